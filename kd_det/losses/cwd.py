@@ -1,0 +1,89 @@
+"""Channel-wise distillation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kd_det.registry import MODELS
+
+from ._functional import check_maps, full_precision, padding_mask
+
+
+@MODELS.register_module()
+class CWDLoss(nn.Module):
+    r"""Channel-wise distillation of one map, features or dense class logits.
+
+    Each channel of each image becomes a distribution over the positions; the student's follows the teacher's:
+
+    .. math::
+        L = \frac{\tau^2}{B C} \sum_{b, c} \sum_p \phi_p(t) \big( \log \phi_p(t) - \log \phi_p(s) \big), \quad
+        \phi(x) = \mathrm{softmax}_p(x / \tau)
+
+    Cells on the padding of smaller images take no part (``mask_padding``): they hold nothing to learn from, and a flat
+    border takes probability away from the objects. In a batch without padding, or without sizes, this is the published
+    formula.
+
+    Reference: Shu et al., "Channel-wise Knowledge Distillation for Dense Prediction", ICCV 2021, arXiv 2011.13256.
+
+    Extra memory: about four maps of B x C x H x W, two of them kept for the backward pass.
+
+    Shape:
+        - student: (B, C, H, W)
+        - teacher: (B, C, H, W)
+        - result: scalar
+
+    Args:
+        tau: Temperature.
+        loss_weight: Factor of the whole.
+        mask_padding: Leave out padded cells where the sizes are known.
+    """
+
+    same_channels = True
+
+    def __init__(self, tau: float = 1.0, loss_weight: float = 1.0, mask_padding: bool = True) -> None:
+        super().__init__()
+        self.tau, self.loss_weight, self.mask_padding = tau, loss_weight, mask_padding
+
+    @full_precision
+    def forward(
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        image_sizes: Sequence[Sequence[int]] | None = None,
+        batch_input_shape: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            student: Shape (B, C, H, W).
+            teacher: Shape (B, C, H, W).
+            image_sizes: (h, w) of each image in pixels, without padding.
+            batch_input_shape: (h, w) of the padded batch in pixels.
+
+        Returns:
+            Scalar.
+
+        Raises:
+            ValueError: If shapes do not fit.
+        """
+        check_maps('CWDLoss', student, teacher)
+        batch, channels, *map_size = student.shape
+        padding = None
+        if self.mask_padding and image_sizes is not None and batch_input_shape is not None:
+            if len(image_sizes) != batch:
+                raise ValueError(
+                    f'CWDLoss: image_sizes must hold (h, w) for each of {batch} images, found {len(image_sizes)}.'
+                )
+            padding = padding_mask(image_sizes, batch_input_shape, tuple(map_size), student.device)
+        student, teacher = student.flatten(2) / self.tau, teacher.flatten(2) / self.tau
+        if padding is not None:
+            padding = padding.flatten(1)[:, None]
+            student, teacher = student.masked_fill(padding, -float('inf')), teacher.masked_fill(padding, -float('inf'))
+        log_s, p_t = F.log_softmax(student, dim=2), F.softmax(teacher, dim=2)
+        if padding is not None:
+            log_s = log_s.masked_fill(padding, 0)  # p_t is 0 there, and 0 times minus infinity is no number
+        divergence = F.kl_div(log_s, p_t, reduction='sum')
+        return self.loss_weight * self.tau**2 * divergence / (batch * channels)
