@@ -1,0 +1,127 @@
+"""What holds for every loss."""
+
+import inspect
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+
+from kd_det import losses
+from kd_det.registry import MODELS
+
+
+def maps(channels=(3, 4)):
+    return torch.randn(2, channels[0], 6, 8), torch.randn(2, channels[1], 6, 8)
+
+
+def make(name):
+    """A loss, its two inputs and what else it asks for."""
+    torch.manual_seed(0)
+    sizes = dict(image_sizes=[(96, 128), (80, 100)], batch_input_shape=(96, 128))
+    if name == 'FGDLoss':
+        boxes = [torch.rand(30, 4) * 40 + torch.tensor([0.0, 0, 40, 40]), torch.zeros(0, 4)]
+        return losses.FGDLoss(3, 4), *maps(), dict(sizes, gt_bboxes=boxes)
+    if name == 'FGDLoss paper':
+        boxes = [torch.rand(3, 4) * 40 + torch.tensor([0.0, 0, 40, 40]), torch.zeros(0, 4)]
+        return losses.FGDLoss(3, 4, paper_masks=True), *maps(), dict(sizes, gt_bboxes=boxes)
+    if name == 'MGDLoss':
+        return losses.MGDLoss(3, 4), *maps(), dict(uniform=torch.rand(2, 1, 6, 8))
+    if name == 'CWDLoss':
+        return losses.CWDLoss(tau=2.0), *maps((4, 4)), sizes
+    if name.startswith('SoftTargetLoss'):
+        labels = dict(labels=torch.randint(-1, 5, (20,)), label_weights=torch.ones(20))
+        return losses.SoftTargetLoss(2.0, 'sigmoid' in name), torch.randn(20, 5), torch.randn(20, 5), labels
+    if name == 'TeacherBoundedL2Loss':
+        targets = dict(bbox_targets=torch.randn(20, 4), bbox_weights=(torch.rand(20, 4) > 0.5).float())
+        return losses.TeacherBoundedL2Loss(), torch.randn(20, 4), torch.randn(20, 4), targets
+    heads = [dict(loc=torch.randn(2, 20, 4), conf=torch.randn(2, 20, 5)) for _ in range(2)]
+    targets = dict(loc_t=torch.randn(2, 20, 4), conf_t=torch.randint(0, 5, (2, 20)))
+    return losses.MultiBoxKDLoss(negatives_for_hard=5), *heads, targets
+
+
+NAMES = ['FGDLoss', 'FGDLoss paper', 'MGDLoss', 'CWDLoss', 'SoftTargetLoss', 'SoftTargetLoss sigmoid']
+NAMES += ['TeacherBoundedL2Loss', 'MultiBoxKDLoss']
+
+
+def each(function, value):
+    return {k: function(v) for k, v in value.items()} if isinstance(value, dict) else function(value)
+
+
+def total(value):
+    return sum(value.values()) if isinstance(value, dict) else value
+
+
+def leaves(value):
+    return list(value.values()) if isinstance(value, dict) else [value]
+
+
+def test_names_cover_all_losses():
+    assert {name.split()[0] for name in NAMES} == set(losses.__all__)
+
+
+@pytest.mark.parametrize('name', sorted(losses.__all__))
+def test_registered(name):
+    needs = inspect.signature(getattr(losses, name).__init__).parameters
+    channels = {key: 4 for key in ('student_channels', 'teacher_channels') if key in needs}
+    assert type(MODELS.build(dict(type=f'kd_det.{name}', **channels))) is getattr(losses, name)
+
+
+@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_narrow_inputs_are_upcast_at_the_door(name, dtype):
+    loss, student, teacher, asked = make(name)
+    student, teacher = each(lambda x: x.to(dtype).requires_grad_(), student), each(lambda x: x.to(dtype), teacher)
+    wide = each(lambda x: x.detach().float().requires_grad_(), student)
+    with torch.autocast('cpu', torch.bfloat16):
+        found = total(loss(student, teacher, **asked))
+        gradients = torch.autograd.grad(found, leaves(student))
+    expected = total(loss(wide, each(torch.Tensor.float, teacher), **asked))
+    assert found.dtype == torch.float32 and torch.equal(found, expected)
+    for one, other in zip(gradients, torch.autograd.grad(expected, leaves(wide))):
+        assert one.dtype == dtype and torch.equal(one, other.to(dtype))
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_double_stays_double(name):
+    loss, student, teacher, asked = make(name)
+    expected = total(loss(student, teacher, **asked))
+    asked = {k: v.double() if isinstance(v, torch.Tensor) and v.is_floating_point() else v for k, v in asked.items()}
+    found = total(loss.double()(each(torch.Tensor.double, student), each(torch.Tensor.double, teacher), **asked))
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found.float(), expected, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_teacher_gets_no_gradient_and_every_parameter_does(name):
+    loss, student, teacher, asked = make(name)
+    for x in leaves(student) + leaves(teacher):
+        x.requires_grad_()
+    total(loss(student, teacher, **asked)).backward()
+    assert all(x.grad is None for x in leaves(teacher))
+    assert all(x.grad is not None and x.grad.any() for x in leaves(student))
+    assert all(p.grad is not None for p in loss.parameters())  # needed under DDP without find_unused_parameters
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_reads_nothing_back_from_the_device(name):
+    """Tensors without values stand in for a device: any read, such as ``item`` or a boolean index, fails."""
+    loss, student, teacher, asked = make(name)
+    mode = FakeTensorMode()
+    loss.load_state_dict({k: mode.from_tensor(v) for k, v in loss.state_dict().items()}, assign=True)
+    with mode:
+        fake = lambda x: mode.from_tensor(x) if isinstance(x, torch.Tensor) else x  # noqa: E731
+        student = each(lambda x: fake(x).requires_grad_(), student)
+        asked = {k: [fake(x) for x in v] if isinstance(v, list) else fake(v) for k, v in asked.items()}
+        value = total(loss(student, each(fake, teacher), **asked))
+        value.backward()
+        with pytest.raises(DataDependentOutputException):
+            value.item()
+    assert value.shape == ()
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_signature_is_visible(name):
+    """A term finds out by name what a loss asks for."""
+    loss, _, _, asked = make(name)
+    parameters = list(inspect.signature(loss.forward).parameters)
+    assert parameters[:2] == ['student', 'teacher'] and set(asked) <= set(parameters)
