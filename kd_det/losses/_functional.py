@@ -168,7 +168,7 @@ def normaliser(avg_factor: Tensor | float | None, otherwise: Tensor | float) -> 
 
 def channel_step(maps: Tensor) -> int:
     """Number of channels to work on at a time: temporaries stay in the cache of a CPU, and small on a GPU."""
-    numbers = 2**18 if maps.device.type == 'cpu' else 2**25
+    numbers = 2**20 if maps.device.type == 'cpu' else 2**25
     return max(1, numbers // max(1, maps[:, :1].numel()))
 
 
