@@ -273,6 +273,19 @@ def test_multibox_gradcheck():
     assert torch.autograd.gradcheck(total, (loc, conf))
 
 
+@pytest.mark.parametrize('ratio, kept', [(3, 6), (1, 2), (100, 7)])
+def test_multibox_mining_takes_the_hardest(ratio, kept):
+    """At most P - 1 priors, hardest first, of the background only."""
+    entropy = torch.tensor([[3.0, 1.0, 4.0, 1.5, 9.0, 2.0, 6.0, 5.0], [3.0, 1.0, 4.0, 1.5, 9.0, 2.0, 6.0, 5.0]])
+    conf_t = torch.tensor([[2, 2, 2, 0, 2, 1, 2, 2], [2] * 8])
+    positive, selected = MultiBoxKDLoss(negpos_ratio=ratio, negatives_for_hard=ratio * 2).mine(entropy, conf_t, 3)
+    assert positive.sum(1).tolist() == [2, 0]
+    hardest = [4, 6, 7, 2, 0, 5, 3, 1]
+    assert selected[1].nonzero().flatten().tolist() == sorted(hardest[:kept])
+    negatives = [i for i in hardest if i not in (3, 5)][:kept]
+    assert selected[0].nonzero().flatten().tolist() == sorted([3, 5, *negatives])
+
+
 # ------------------------------------------------------------------------------------------------------ errors
 
 
