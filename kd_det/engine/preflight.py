@@ -1,0 +1,177 @@
+"""What can be known to be wrong before anything is built: told in one line, with nothing written."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from kd_det.checkpoint import load_checkpoint_safely, type_name
+from kd_det.errors import ConfigError, DataError, did_you_mean
+
+
+def check_train(cfg: Config) -> None:
+    """Check a config before training: model, data of training and validation, work folder, checkpoint, AMP.
+
+    Raises:
+        ConfigError: If a key of the config is wrong.
+        DataError: If an annotation file or an image folder is missing.
+        CheckpointError: If ``load_from`` cannot be loaded.
+    """
+    check_model(cfg)
+    for name in ('train_cfg', 'train_dataloader', 'optim_wrapper'):
+        if not cfg.get(name):
+            raise ConfigError(f'{name}: {cfg.get(name)!r}; expected a dict. The config cannot be trained.'
+                              f'{did_you_mean(name, [k for k in cfg if k != name])}')
+    check_data(cfg, 'train')
+    if cfg.get('val_cfg'):
+        check_data(cfg, 'val')
+    _check_amp(cfg)
+    check_work_dir(cfg.work_dir)
+    if cfg.get('load_from'):
+        load_checkpoint_safely(cfg.load_from, key='resume' if cfg.get('resume') else 'load_from')
+
+
+def check_test(cfg: Config) -> None:
+    """Check a config before testing: model, data, metric, work folder.
+
+    Raises:
+        ConfigError: If a key of the config is wrong.
+        DataError: If an annotation file or an image folder is missing.
+    """
+    check_model(cfg)
+    for name in ('test_cfg', 'test_dataloader', 'test_evaluator'):
+        if cfg.get(name) is None:
+            raise ConfigError(f'{name}: None; expected a dict. The config cannot be tested.')
+    check_data(cfg, 'test')
+    check_work_dir(cfg.work_dir)
+
+
+def check_model(cfg: Config) -> None:
+    """Check that a config defines a model, and a distillation config its student, teacher and terms.
+
+    Raises:
+        ConfigError: With the key that is missing.
+    """
+    model = cfg.get('model')
+    if not isinstance(model, dict) or 'type' not in model:
+        raise ConfigError(f"model: {model!r}; expected a dict with 'type'. The config defines no detector.")
+    if type_name(model) != 'DistillDetector':
+        return
+    for name, what in (('student', 'the config of an mmdet detector'),
+                       ('teacher', "dict(config=<name, path or dict>, checkpoint=<path or URL>)"),
+                       ('distill', 'a dict of terms')):
+        if not isinstance(model.get(name), dict) or not model[name]:
+            raise ConfigError(f'model.{name}: {model.get(name)!r}; expected {what}.'
+                              f'{did_you_mean(name, [k for k in model if k != name])}')
+    if not model.teacher.get('config'):
+        raise ConfigError(f'model.teacher.config: {model.teacher.get("config")!r}; expected the name, path or dict of the '
+                          f"teacher's mmdet config.{did_you_mean('config', [k for k in model.teacher])}")
+
+
+def _check_amp(cfg: Config) -> None:
+    from mmengine.device import get_device
+    if str(cfg.optim_wrapper.get('type', '')).rsplit('.', 1)[-1] == 'AmpOptimWrapper' and get_device() == 'cpu':
+        raise ConfigError("optim_wrapper.type: 'AmpOptimWrapper' (--amp) needs a GPU, and there is none; expected "
+                          "'OptimWrapper'.")
+
+
+def check_data(cfg: Config, split: str) -> None:
+    """Check that the files of one split exist: annotation files and image folders of every data set of it.
+
+    Args:
+        cfg: The config.
+        split: ``'train'``, ``'val'`` or ``'test'``.
+
+    Raises:
+        DataError: With the key, the path, and what is near it.
+    """
+    loader = cfg.get(f'{split}_dataloader')
+    if isinstance(loader, dict) and isinstance(loader.get('dataset'), dict):
+        for key, dataset in _leaves(loader['dataset'], f'{split}_dataloader.dataset'):
+            _check_dataset(key, dataset)
+    evaluators = cfg.get(f'{split}_evaluator') or []
+    for index, evaluator in enumerate(evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]):
+        if isinstance(evaluator, dict) and isinstance(evaluator.get('ann_file'), str):
+            _check_exists(f'{split}_evaluator{f"[{index}]" if len(evaluators) > 1 else ""}.ann_file',
+                          evaluator['ann_file'], 'annotation file')
+
+
+def _leaves(dataset: Mapping[str, Any], key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The data sets inside wrappers such as RepeatDataset (``dataset``) and ConcatDataset (``datasets``)."""
+    inner = dataset.get('dataset')
+    if isinstance(inner, dict):
+        yield from _leaves(inner, f'{key}.dataset')
+    several = dataset.get('datasets')
+    if isinstance(several, (list, tuple)):
+        for index, part in enumerate(several):
+            yield from _leaves(part, f'{key}.datasets[{index}]')
+    if not isinstance(inner, dict) and not isinstance(several, (list, tuple)):
+        yield key, dataset
+
+
+def _check_dataset(key: str, dataset: Mapping[str, Any]) -> None:
+    if (dataset.get('backend_args') or {}).get('backend', 'local') != 'local':
+        return
+    root = dataset.get('data_root') or ''
+
+    def joined(path: str) -> str:
+        return path if not root or os.path.isabs(path) or '://' in path else os.path.join(root, path)
+
+    if root and '://' not in root and not os.path.isdir(root):
+        _check_exists(f'{key}.data_root', root, 'folder')
+    files = dataset.get('ann_file') or []
+    for path in [files] if isinstance(files, str) else files:
+        _check_exists(f'{key}.ann_file', joined(path), 'annotation file')
+    for name, prefix in (dataset.get('data_prefix') or {}).items():
+        if not isinstance(prefix, str):
+            continue
+        folder = joined(prefix) if prefix else root
+        if folder:
+            _check_exists(f'{key}.data_prefix.{name}', folder, 'image folder')
+        if name == 'sub_data_root' and folder:  # Pascal VOC: images and annotations lie side by side below it
+            for option, default in (('img_subdir', 'JPEGImages'), ('ann_subdir', 'Annotations')):
+                _check_exists(f'{key}.{option}', os.path.join(folder, dataset.get(option, default)), 'folder')
+
+
+def _check_exists(key: str, path: str, what: str) -> None:
+    if '://' in path:
+        return
+    wanted = Path(path)
+    if what == 'annotation file':
+        if wanted.is_file() and wanted.stat().st_size > 0:
+            return
+        problem = 'is empty' if wanted.is_file() else 'does not exist'
+    else:
+        if wanted.is_dir():
+            return
+        problem = 'is not a folder' if wanted.exists() else 'does not exist'
+    parent = wanted.parent
+    while not parent.exists():
+        parent = parent.parent
+    missing = wanted.relative_to(parent).parts[0] if parent in wanted.parents else wanted.name
+    try:
+        near = did_you_mean(missing, [p.name for p in parent.iterdir()])
+    except OSError:
+        near = ''
+    where = f' {str(parent)!r} exists; {missing!r} is not in it.' if wanted.parent != parent else ''
+    raise DataError(f'{key}: {what} {path!r} {problem}.{where}{near}')
+
+
+def check_work_dir(work_dir: str | Path) -> None:
+    """Create the work folder and check that files can be written into it.
+
+    Raises:
+        ConfigError: If not.
+    """
+    try:
+        Path(work_dir).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=work_dir):
+            pass
+    except OSError as error:
+        raise ConfigError(f'work_dir: {str(work_dir)!r} cannot be written ({error.strerror or error}); give another one '
+                          'with --work-dir.') from error
