@@ -279,12 +279,13 @@ def download(url: str) -> Path:
     return target
 
 
-def _load_url(filename: str, map_location: Any = None) -> Any:
+# mmengine logs the part of the name after 'load_from_'
+def load_from_http(filename: str, map_location: Any = None) -> Any:
     return torch.load(download(filename), map_location=map_location, weights_only=True)
 
 
-def _load_torchvision(filename: str, map_location: Any = None) -> Any:
-    return _load_url(torchvision_url(filename), map_location)
+def load_from_torchvision(filename: str, map_location: Any = None) -> Any:
+    return load_from_http(torchvision_url(filename), map_location)
 
 
 def torchvision_url(filename: str) -> str:
@@ -300,27 +301,27 @@ def torchvision_url(filename: str) -> str:
     return table[name]
 
 
-def _load_openmmlab(filename: str, map_location: Any = None) -> Any:
+def load_from_openmmlab(filename: str, map_location: Any = None) -> Any:
     from mmengine.runner.checkpoint import _get_mmengine_home, get_deprecated_model_names, get_external_models
     name = filename.split('://', 1)[1]
     url = get_external_models()[get_deprecated_model_names().get(name, name)]
     if url.startswith(('http://', 'https://')):
-        return _load_url(url, map_location)
+        return load_from_http(url, map_location)
     return torch.load(Path(_get_mmengine_home()) / url, map_location=map_location, weights_only=True)
 
 
-def _load_mmcls(filename: str, map_location: Any = None) -> Any:
+def load_from_mmcls(filename: str, map_location: Any = None) -> Any:
     from mmengine.runner.checkpoint import _process_mmcls_checkpoint, get_mmcls_models
-    return _process_mmcls_checkpoint(_load_url(get_mmcls_models()[filename.split('://', 1)[1]], map_location))
+    return _process_mmcls_checkpoint(load_from_http(get_mmcls_models()[filename.split('://', 1)[1]], map_location))
 
 
 def register_checkpoint_schemes() -> None:
     """Make mmengine load URLs with ``weights_only=True``, and ``torchvision://`` without torchvision."""
     from mmengine.runner import CheckpointLoader
-    for prefixes, loader in ((['http://', 'https://'], _load_url),
-                             (['modelzoo://', 'torchvision://'], _load_torchvision),
-                             (['open-mmlab://', 'openmmlab://'], _load_openmmlab),
-                             (['mmcls://'], _load_mmcls)):
+    for prefixes, loader in ((['http://', 'https://'], load_from_http),
+                             (['modelzoo://', 'torchvision://'], load_from_torchvision),
+                             (['open-mmlab://', 'openmmlab://'], load_from_openmmlab),
+                             (['mmcls://'], load_from_mmcls)):
         CheckpointLoader.register_scheme(prefixes, loader, force=True)
 
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 
-def write_tiny_coco(root: Path, n_train: int = 2, n_val: int = 2, size: tuple[int, int] = (96, 128), seed: int = 0) -> Path:
+def write_tiny_coco(root: Path, n_train: int = 2, n_val: int = 2, size: tuple[int, int] = (128, 128), seed: int = 0) -> Path:
     """Write ``annotations/instances_{train,val}2017.json`` and ``{train,val}2017/*.png`` below ``root``.
 
     Each image shows two filled rectangles, of COCO's classes person and car, with boxes and polygons.
@@ -17,6 +17,8 @@ def write_tiny_coco(root: Path, n_train: int = 2, n_val: int = 2, size: tuple[in
     Args:
         size: Height and width.
     """
+    from mmdet.datasets import CocoDataset
+    names = CocoDataset.METAINFO['classes']
     rng = np.random.default_rng(seed)
     height, width = size
     for split, n in (('train', n_train), ('val', n_val)):
@@ -37,7 +39,7 @@ def write_tiny_coco(root: Path, n_train: int = 2, n_val: int = 2, size: tuple[in
         (root / 'annotations').mkdir(exist_ok=True)
         (root / 'annotations' / f'instances_{split}2017.json').write_text(json.dumps(dict(
             images=images, annotations=annotations,
-            categories=[dict(id=1, name='person'), dict(id=3, name='car')])))
+            categories=[dict(id=index, name=name) for index, name in enumerate(names, 1)])))
     return root
 
 

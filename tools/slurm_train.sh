@@ -22,5 +22,5 @@ PYTHONPATH="$tools/..${PYTHONPATH:+:$PYTHONPATH}" exec srun \
     --ntasks-per-node="$per_node" \
     --cpus-per-task="${CPUS_PER_TASK:-5}" \
     --kill-on-bad-exit=1 \
-    "${srun_args[@]}" \
+    ${srun_args[@]+"${srun_args[@]}"} \
     "${PYTHON:-python}" -u "$tools/train.py" "$config" --work-dir "$work_dir" --launcher slurm "$@"

@@ -10,8 +10,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from kd_det.checkpoint import load_checkpoint_safely, type_name
-from kd_det.errors import ConfigError, DataError, did_you_mean
+from kd_det.checkpoint import checkpoint_kind, load_checkpoint_safely, type_name
+from kd_det.errors import CheckpointError, ConfigError, DataError, did_you_mean
 
 
 def check_train(cfg: Config) -> None:
@@ -33,7 +33,28 @@ def check_train(cfg: Config) -> None:
     _check_amp(cfg)
     check_work_dir(cfg.work_dir)
     if cfg.get('load_from'):
-        load_checkpoint_safely(cfg.load_from, key='resume' if cfg.get('resume') else 'load_from')
+        _check_start(cfg)
+
+
+def _check_start(cfg: Config) -> None:
+    """Check the checkpoint that training starts or continues from: mmengine would only warn of one that does not fit."""
+    key = 'resume' if cfg.get('resume') else 'load_from'
+    checkpoint = load_checkpoint_safely(cfg.load_from, key=key)
+    kind = checkpoint_kind(checkpoint['state_dict'])
+    distils = type_name(cfg.model) == 'DistillDetector'
+    if distils and kind != 'kd_det':
+        raise CheckpointError(f'{key}: {cfg.load_from!r} holds a detector ({kind}), not a distillation; expected weights '
+                              "named 'student.…'. To start the student from it, give it as model.student.init_cfg="
+                              "dict(type='Pretrained', checkpoint=…).")
+    if not distils and kind == 'kd_det':
+        raise CheckpointError(f'{key}: {cfg.load_from!r} holds a distillation, and the config a plain '
+                              f'{type_name(cfg.model)}; take the student out of it with tools/export_student.py.')
+    meta = checkpoint.get('meta') or {}
+    # mmengine runs meta.config, a text that mmdet 2 wrote, as Python; nothing that mmengine itself saved has one
+    if key == 'resume' and ('message_hub' not in checkpoint or 'epoch' not in meta or 'config' in meta):
+        raise CheckpointError(f'resume: {cfg.load_from!r} holds weights but not the state of a training; expected '
+                              "'optimizer', 'message_hub' and 'param_schedulers' in it. To start anew from these weights, "
+                              'use --cfg-options load_from=… instead.')
 
 
 def check_test(cfg: Config) -> None:
@@ -94,11 +115,12 @@ def check_data(cfg: Config, split: str) -> None:
     if isinstance(loader, dict) and isinstance(loader.get('dataset'), dict):
         for key, dataset in _leaves(loader['dataset'], f'{split}_dataloader.dataset'):
             _check_dataset(key, dataset)
-    evaluators = cfg.get(f'{split}_evaluator') or []
-    for index, evaluator in enumerate(evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]):
-        if isinstance(evaluator, dict) and isinstance(evaluator.get('ann_file'), str):
-            _check_exists(f'{split}_evaluator{f"[{index}]" if len(evaluators) > 1 else ""}.ann_file',
-                          evaluator['ann_file'], 'annotation file')
+    evaluator = cfg.get(f'{split}_evaluator') or []
+    single = isinstance(evaluator, dict)
+    for index, metric in enumerate([evaluator] if single else evaluator):
+        if isinstance(metric, dict) and isinstance(metric.get('ann_file'), str):
+            _check_exists(f'{split}_evaluator{"" if single else f"[{index}]"}.ann_file', metric['ann_file'],
+                          'annotation file')
 
 
 def _leaves(dataset: Mapping[str, Any], key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
