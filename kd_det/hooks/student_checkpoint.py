@@ -81,6 +81,7 @@ class StudentCheckpointHook(Hook):
             meta['dataset_meta'] = dataset.metainfo
         checkpoint = dict(meta=meta, state_dict=model.state_dict())
         runner.call_hook('before_save_checkpoint', checkpoint=checkpoint)  # where EMAHook puts the averaged weights in
-        path = export_student(checkpoint, self._folder(runner) / name, cfg=runner.cfg,
+        cfg = runner.cfg if isinstance(runner.cfg.get('model'), dict) else None  # not if it was given built parts
+        path = export_student(checkpoint, self._folder(runner) / name, cfg=cfg,
                               source=runner.experiment_name)
         runner.logger.info(f'The student, for plain mmdet, is in {path}')
