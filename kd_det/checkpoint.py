@@ -35,7 +35,7 @@ STUDENT_PREFIX = {'kd_det': 'student.', 'mmrazor': 'architecture.'}
 _WRAPPER_PREFIXES = ('module.', '_orig_mod.')
 
 
-# --- reading ---------------------------------------------------------------------------------------------------------
+# --- reading ----------------------------------------------------------------------------------------------------------
 
 
 def load_checkpoint_safely(source: str | Path, map_location: Any = 'cpu', key: str = 'checkpoint') -> dict[str, Any]:
@@ -58,6 +58,7 @@ def load_checkpoint_safely(source: str | Path, map_location: Any = 'cpu', key: s
     try:
         if '://' in source:
             from mmengine.runner import CheckpointLoader
+
             loaded = CheckpointLoader.load_checkpoint(source, map_location=map_location, logger='silent')
         else:
             _check_file(path, key)
@@ -67,8 +68,10 @@ def load_checkpoint_safely(source: str | Path, map_location: Any = 'cpu', key: s
     except (RuntimeError, EOFError, OSError, KeyError, IndexError, UnicodeDecodeError, ValueError) as error:
         if isinstance(error, (CheckpointError, ConfigError)):
             raise
-        raise CheckpointError(f'{key}: {source!r} is damaged and cannot be read '
-                              f'({type(error).__name__}: {_first_line(error)}); fetch or write it again.') from error
+        raise CheckpointError(
+            f'{key}: {source!r} is damaged and cannot be read '
+            f'({type(error).__name__}: {_first_line(error)}); fetch or write it again.'
+        ) from error
 
     if isinstance(loaded, Mapping) and isinstance(loaded.get('state_dict'), Mapping):
         weights = loaded['state_dict']
@@ -78,22 +81,28 @@ def load_checkpoint_safely(source: str | Path, map_location: Any = 'cpu', key: s
         weights, loaded = loaded, {'meta': {}, 'state_dict': loaded}
     if not isinstance(weights, Mapping) or not any(isinstance(v, Tensor) for v in weights.values()):
         found = sorted(map(str, weights))[:5] if isinstance(weights, Mapping) else type(weights).__name__
-        raise CheckpointError(f'{key}: {source!r} holds no weights; expected a state dict, alone or under '
-                              f"'state_dict', found {found}.")
+        raise CheckpointError(
+            f"{key}: {source!r} holds no weights; expected a state dict, alone or under 'state_dict', found {found}."
+        )
     return dict(loaded)
 
 
 def _check_file(path: Path, key: str) -> None:
     if not path.is_file():
-        near = did_you_mean(path.name, [p.name for p in path.parent.glob('*.pth')]) if path.parent.is_dir() else (
-            f' The folder {str(path.parent)!r} does not exist.')
+        near = (
+            did_you_mean(path.name, [p.name for p in path.parent.glob('*.pth')])
+            if path.parent.is_dir()
+            else (f' The folder {str(path.parent)!r} does not exist.')
+        )
         what = 'is a folder, not a file' if path.is_dir() else 'does not exist'
         raise CheckpointError(f'{key}: {str(path)!r} {what}.{near}')
     with path.open('rb') as file:
         start = file.read(4)
     if not start or (start == b'PK\x03\x04' and not zipfile.is_zipfile(path)):
-        raise CheckpointError(f'{key}: {str(path)!r} is truncated ({path.stat().st_size} bytes, its end is missing); '
-                              'fetch or write it again.')
+        raise CheckpointError(
+            f'{key}: {str(path)!r} is truncated ({path.stat().st_size} bytes, its end is missing); '
+            'fetch or write it again.'
+        )
     if start[:2] not in (b'PK', b'\x80\x02', b'\x80\x03', b'\x80\x04', b'\x80\x05'):
         raise CheckpointError(f'{key}: {str(path)!r} is not a checkpoint of torch: it starts with {start!r}.')
 
@@ -105,7 +114,8 @@ def _unpickling_error(key: str, source: str, path: Path, error: pickle.Unpicklin
         name = next((group for group in name.groups() if group), '?') if name else '?'
         return CheckpointError(
             f'{key}: {source!r} holds code or foreign objects ({name}), which weights do not need, and was not loaded. '
-            'If you trust its origin, load it elsewhere, save its state_dict alone, and use that file.')
+            'If you trust its origin, load it elsewhere, save its state_dict alone, and use that file.'
+        )
     return CheckpointError(f'{key}: {source!r} is damaged or not a checkpoint of torch ({_first_line(error)}).')
 
 
@@ -135,12 +145,14 @@ def latest_checkpoint(work_dir: str | Path) -> str | None:
         if path.is_file() and zipfile.is_zipfile(path):
             return str(path)
     if candidates:
-        raise CheckpointError(f'resume: no complete checkpoint in {str(work_dir)!r}; last_checkpoint names '
-                              f'{named!r}. Delete {str(pointer)!r} to start anew, or give --resume a file.')
+        raise CheckpointError(
+            f'resume: no complete checkpoint in {str(work_dir)!r}; last_checkpoint names '
+            f'{named!r}. Delete {str(pointer)!r} to start anew, or give --resume a file.'
+        )
     return None
 
 
-# --- the student in it -----------------------------------------------------------------------------------------------
+# --- the student in it ------------------------------------------------------------------------------------------------
 
 
 def checkpoint_kind(state_dict: Mapping[str, Any]) -> str:
@@ -173,13 +185,13 @@ def student_state_dict(checkpoint: Mapping[str, Any]) -> OrderedDict[str, Tensor
     for key, value in weights.items():
         key = _bare(key)
         if key.startswith(prefix) and isinstance(value, Tensor):
-            student[_bare(key[len(prefix):])] = value
+            student[_bare(key[len(prefix) :])] = value
     # the version of each module, by which mmcv and mmdet recognise weights of older releases
     versions = OrderedDict()
     for name, value in (getattr(weights, '_metadata', None) or {}).items():
         name = _bare(f'{name}.')
         if name.startswith(prefix):
-            versions[_bare(name[len(prefix):]).removesuffix('.')] = value
+            versions[_bare(name[len(prefix) :]).removesuffix('.')] = value
     student._metadata = versions
     return student
 
@@ -199,6 +211,7 @@ def load_student(model: nn.Module, checkpoint: Mapping[str, Any], source: str) -
         CheckpointError: If weights of the model are missing in the checkpoint or differ in shape.
     """
     from mmengine.model import BaseTTAModel, is_model_wrapper
+
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     weights = student_state_dict(checkpoint)
@@ -206,16 +219,22 @@ def load_student(model: nn.Module, checkpoint: Mapping[str, Any], source: str) -
         missing, unexpected = model.load_state_dict(weights, strict=False)
     except RuntimeError as error:
         wanted = model.state_dict()
-        shapes = [f'{key} is {tuple(value.shape)}, expected {tuple(wanted[key].shape)}' for key, value in weights.items()
-                  if key in wanted and value.shape != wanted[key].shape]
-        raise CheckpointError(f'checkpoint: {source!r} does not fit the model of the config, {type(model).__name__}: '
-                              f'{_some(shapes) or _first_line(error)}.') from error
+        shapes = [
+            f'{key} is {tuple(value.shape)}, expected {tuple(wanted[key].shape)}'
+            for key, value in weights.items()
+            if key in wanted and value.shape != wanted[key].shape
+        ]
+        raise CheckpointError(
+            f'checkpoint: {source!r} does not fit the model of the config, {type(model).__name__}: '
+            f'{_some(shapes) or _first_line(error)}.'
+        ) from error
     missing = [key for key in missing if not key.endswith('num_batches_tracked')]
     if missing:
         raise CheckpointError(
             f'checkpoint: {source!r} does not fit the model of the config, {type(model).__name__}: {len(missing)} of '
             f'{len(model.state_dict())} weights are missing in it ({_some(missing)}). '
-            f'It holds {_some(list(weights))}.')
+            f'It holds {_some(list(weights))}.'
+        )
     return list(unexpected)
 
 
@@ -223,7 +242,7 @@ def _some(names: list[str], n: int = 4) -> str:
     return ', '.join(names[:n]) + (f', … {len(names) - n} more' if len(names) > n else '')
 
 
-# --- the student's config ----------------------------------------------------------------------------------------------
+# --- the student's config ---------------------------------------------------------------------------------------------
 
 
 def student_config(cfg: Config) -> Config:
@@ -250,6 +269,7 @@ def student_config(cfg: Config) -> Config:
         student = model['architecture']
         if 'cfg_path' in student:
             from mmengine.hub import get_config
+
             holder = dict(cfg_path=student['cfg_path'])
             compat.rename_mmdet_configs(holder)
             inner = get_config(holder['cfg_path'])
@@ -276,7 +296,11 @@ def student_config(cfg: Config) -> Config:
     imports = plain.get('custom_imports')
     if imports:
         names = [imports['imports']] if isinstance(imports['imports'], str) else list(imports['imports'])
-        names = [name for name in names if name.split('.')[0] not in ('kd_det', 'mmrazor')]
+        rest = str({key: part for key, part in plain.items() if key != 'custom_imports'})
+        used = [package for package in ('kd_det', 'mmrazor') if f'{package}.' in rest]  # a data set of kd_det, say
+        names = [
+            name for name in names if name.split('.')[0] not in ('kd_det', 'mmrazor') or name.split('.')[0] in used
+        ]
         plain.pop('custom_imports') if not names else imports.update(imports=names)
     return Config(plain)
 
@@ -325,37 +349,46 @@ def parse_config_text(text: str) -> Config:
                 return {value(k): value(v) for k, v in zip(node.keys, node.values)}
             case ast.Call(func=ast.Name(id='dict'), args=[]) if all(k.arg for k in node.keywords):
                 return {k.arg: value(k.value) for k in node.keywords}
-        raise CheckpointError(f'meta.cfg of the checkpoint holds {ast.unparse(node)[:60]!r}, expected literals only; '
-                              'it was not run. Give the config with --config.')
+        raise CheckpointError(
+            f'meta.cfg of the checkpoint holds {ast.unparse(node)[:60]!r}, expected literals only; '
+            'it was not run. Give the config with --config.'
+        )
 
     try:
         tree = ast.parse(text)
     except SyntaxError as error:
-        raise CheckpointError(f'meta.cfg of the checkpoint is not a config ({error}); give it with --config.') from error
+        raise CheckpointError(
+            f'meta.cfg of the checkpoint is not a config ({error}); give it with --config.'
+        ) from error
     found = {}
     for statement in tree.body:
         match statement:
             case ast.Assign(targets=[ast.Name(id=name)]):
                 found[name] = value(statement.value)
             case _:
-                raise CheckpointError(f'meta.cfg of the checkpoint holds {ast.unparse(statement)[:60]!r}, expected '
-                                      'assignments only; it was not run. Give the config with --config.')
+                raise CheckpointError(
+                    f'meta.cfg of the checkpoint holds {ast.unparse(statement)[:60]!r}, expected '
+                    'assignments only; it was not run. Give the config with --config.'
+                )
     return Config(found)
 
 
 def config_text(cfg: Config) -> str:
     """The text of a config that mmengine can read back: it prints infinity as ``inf``, a name that does not exist."""
     lines = cfg.pretty_text.splitlines()
-    found = [node for node in ast.walk(ast.parse('\n'.join(lines)))
-             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in ('inf', 'nan')]
+    found = [
+        node
+        for node in ast.walk(ast.parse('\n'.join(lines)))
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in ('inf', 'nan')
+    ]
     for node in sorted(found, key=lambda n: -n.col_offset):
         line = lines[node.lineno - 1].encode()  # ast counts bytes
-        start, end = line[:node.col_offset], line[node.col_offset + 3:]
+        start, end = line[: node.col_offset], line[node.col_offset + 3 :]
         lines[node.lineno - 1] = (start + f"float('{node.id}')".encode() + end).decode()
     return '\n'.join(lines) + '\n'
 
 
-# --- writing ---------------------------------------------------------------------------------------------------------
+# --- writing ----------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -378,8 +411,14 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def export_student(checkpoint: Mapping[str, Any], out: str | Path, cfg: Config | None = None, source: str | None = None,
-                   add_hash: bool = False, config_out: str | Path | None = None) -> Path:
+def export_student(
+    checkpoint: Mapping[str, Any],
+    out: str | Path,
+    cfg: Config | None = None,
+    source: str | None = None,
+    add_hash: bool = False,
+    config_out: str | Path | None = None,
+) -> Path:
     """Write the student of a checkpoint as a plain mmdet checkpoint.
 
     The file holds ``state_dict`` and ``meta``: the classes (``dataset_meta``), the plain config of the student as text
@@ -405,27 +444,35 @@ def export_student(checkpoint: Mapping[str, Any], out: str | Path, cfg: Config |
     import mmengine
 
     from kd_det.version import __version__
+
     out = Path(out)
     weights = student_state_dict(checkpoint)
     for name, value in weights.items():
         weights[name] = value.detach().cpu().clone()
     if not weights:
-        raise CheckpointError(f'checkpoint: {source!r} holds no weights of a student '
-                              f'({_some(list(checkpoint.get("state_dict", ())))}).')
+        raise CheckpointError(
+            f'checkpoint: {source!r} holds no weights of a student ({_some(list(checkpoint.get("state_dict", ())))}).'
+        )
     old = dict(checkpoint.get('meta') or {})
     if cfg is None and isinstance(old.get('cfg'), str):
         cfg = parse_config_text(old['cfg'])
         cfg = cfg if isinstance(cfg.get('model'), dict) else None  # a runner that was given a built model notes none
-    meta = {key: old[key] for key in ('dataset_meta', 'CLASSES', 'PALETTE', 'epoch', 'iter', 'seed', 'experiment_name',
-                                      'time') if key in old}
+    meta = {
+        key: old[key]
+        for key in ('dataset_meta', 'CLASSES', 'PALETTE', 'epoch', 'iter', 'seed', 'experiment_name', 'time')
+        if key in old
+    }
     if cfg is not None:
         meta['cfg'] = config_text(student_config(cfg))
     elif config_out is not None:
         raise ConfigError(f'config_out: {str(config_out)!r}; the checkpoint holds no config. Give it with --config.')
-    meta['source'] = dict(file=os.path.basename(source) if source else None,
-                          kind=checkpoint_kind(checkpoint.get('state_dict', checkpoint)))
-    meta['versions'] = dict(kd_det=__version__, mmdet=mmdet.__version__, mmengine=mmengine.__version__,
-                            torch=str(torch.__version__))
+    meta['source'] = dict(
+        file=os.path.basename(source) if source else None,
+        kind=checkpoint_kind(checkpoint.get('state_dict', checkpoint)),
+    )
+    meta['versions'] = dict(
+        kd_det=__version__, mmdet=mmdet.__version__, mmengine=mmengine.__version__, torch=str(torch.__version__)
+    )
     meta['mmengine_version'] = mmengine.__version__
     buffer = io.BytesIO()
     torch.save(dict(meta=meta, state_dict=weights), buffer)

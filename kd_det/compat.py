@@ -3,17 +3,18 @@
 Each part names the versions it is for, the upstream issue or the line at fault, and the test in
 ``tests/test_compat.py`` that fails once the part is no longer needed, so that it can be deleted.
 
-========================================  ==================================  ============================================
-part                                      for                                 reason
-========================================  ==================================  ============================================
-:class:`_QuantizationFinder`              mmrazor 1.0.0, torch >= 2           mmrazor #615, #632: ``import mmrazor.models`` fails
-:func:`rename_mmdet_configs`              mmrazor 1.0.0, mmdet >= 3           CWD configs name files as mmdet 2 did
-:data:`SAFE_GLOBALS`                      mmengine <= 0.10.7, torch >= 2.6    training checkpoints hold ``HistoryBuffer``
-:func:`register_checkpoint_schemes`       mmengine <= 0.10.7                  URLs are unpickled with ``weights_only=False``;
-                                                                              ``torchvision://`` needs torchvision for a table
-:func:`register_atomic_local_backend`     mmengine <= 0.10.7                  a kill while saving leaves half a file
-:func:`init_cpu_distributed`              mmengine <= 0.10.7                  ``init_dist`` calls ``torch.cuda.set_device``
-========================================  ==================================  ============================================
+=====================================  =============================  ================================================
+part                                   for                            reason
+=====================================  =============================  ================================================
+:class:`_QuantizationFinder`           mmrazor 1.0.0, torch >= 2      ``import mmrazor.models`` fails (#615, #632)
+:func:`rename_mmdet_configs`           mmrazor 1.0.0, mmdet >= 3      CWD configs name files as mmdet 2 did
+:data:`SAFE_GLOBALS`                   mmengine <= 0.10.7,            training checkpoints hold ``HistoryBuffer``
+                                       torch >= 2.6                   (#1655)
+:func:`register_checkpoint_schemes`    mmengine <= 0.10.7             URLs are unpickled with ``weights_only=False``;
+                                                                      ``torchvision://`` imports torchvision
+:func:`register_atomic_local_backend`  mmengine <= 0.10.7             a kill while saving leaves half a file
+:func:`init_cpu_distributed`           mmengine <= 0.10.7             ``init_dist`` calls ``torch.cuda.set_device``
+=====================================  =============================  ================================================
 
 :func:`install` is called by ``import kd_det``. It imports no part of mmrazor and changes nothing that works by itself.
 """
@@ -58,7 +59,8 @@ def _quantization_error(cause: BaseException | None, name: str) -> ImportError:
     error = ImportError(
         f'{QUANTIZATION}.{name} is not available: the quantisation part of mmrazor does not import on torch '
         f'{torch.__version__} ({type(cause).__name__}: {cause}); it needs torch 1.13. Distillation, pruning and search '
-        'are not affected.')
+        'are not affected.'
+    )
     error.__cause__ = cause
     return error
 
@@ -74,10 +76,20 @@ def _stand_in(name: str, cause: BaseException) -> type:
             raise AttributeError(attribute)
         refuse()
 
-    meta = type('_StandInMeta', (type,), {
-        '__call__': refuse, '__getitem__': refuse, '__iter__': refuse, '__getattr__': missing_attribute})
-    return meta(name, (), {'__module__': QUANTIZATION, '__doc__': str(_quantization_error(cause, name)),
-                           '__init_subclass__': classmethod(refuse)})
+    meta = type(
+        '_StandInMeta',
+        (type,),
+        {'__call__': refuse, '__getitem__': refuse, '__iter__': refuse, '__getattr__': missing_attribute},
+    )
+    return meta(
+        name,
+        (),
+        {
+            '__module__': QUANTIZATION,
+            '__doc__': str(_quantization_error(cause, name)),
+            '__init_subclass__': classmethod(refuse),
+        },
+    )
 
 
 class _QuantizationLoader(importlib.abc.Loader):
@@ -124,7 +136,7 @@ class _QuantizationFinder(importlib.abc.MetaPathFinder):
             return spec
         cause = getattr(sys.modules.get(QUANTIZATION), '__kd_det_cause__', None)
         if cause is not None:
-            raise _quantization_error(cause, fullname[len(QUANTIZATION) + 1:])
+            raise _quantization_error(cause, fullname[len(QUANTIZATION) + 1 :])
         return None
 
 
@@ -146,7 +158,8 @@ def import_mmrazor() -> ModuleType:
     except ModuleNotFoundError as error:
         raise ConfigError(
             f'mmrazor cannot be imported: the package {error.name!r} is not installed. '
-            'Install what kd_det needs with `pip install -r requirements/runtime.txt`.') from error
+            'Install what kd_det needs with `pip install -r requirements/runtime.txt`.'
+        ) from error
     except AssertionError as error:  # its own check of the versions of mmcv and mmengine
         raise ConfigError(f'mmrazor refuses the installed versions: {error}') from error
     return sys.modules['mmrazor']
@@ -201,9 +214,10 @@ def _existing_mmdet_config(name: str) -> str:
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# Checkpoints of mmengine <= 0.10.7 under torch >= 2.6, which loads with weights_only=True. The message hub of a training
-# checkpoint holds HistoryBuffer objects, and these hold numpy arrays and the names of four of their own methods
-# (open-mmlab/mmengine #1601, #1603). Nothing in the list runs code, opens a file or imports a module.
+# Checkpoints of mmengine <= 0.10.7 under torch >= 2.6, which loads with weights_only=True (open-mmlab/mmengine #1655;
+# the open #1650 would turn that off). The message hub of a training checkpoint holds HistoryBuffer objects, and these
+# hold numpy arrays and the names of four of their own methods. Nothing in the list runs code, opens a file or imports
+# a module.
 # Test: test_mmengine_checkpoint_still_needs_the_allow_list.
 
 
@@ -217,9 +231,11 @@ def _named_function(owner: Any, name: str) -> Callable:
         return getattr(HistoryBuffer, name)
     if owner is _OneCycleNames and name in ('_annealing_cos', '_annealing_linear'):
         from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
+
         return getattr(OneCycleParamScheduler, name)
-    raise pickle.UnpicklingError(f'Unsupported global: GLOBAL {getattr(owner, "__name__", owner)}.{name} '
-                                 'is not in the allow-list of kd_det')
+    raise pickle.UnpicklingError(
+        f'Unsupported global: GLOBAL {getattr(owner, "__name__", owner)}.{name} is not in the allow-list of kd_det'
+    )
 
 
 def _safe_globals() -> list[Any]:
@@ -227,10 +243,14 @@ def _safe_globals() -> list[Any]:
     dtype_classes = {type(np.dtype(char)) for char in np.typecodes['All'] + 'SU'} - {np.dtype}
     listed: list[Any] = [HistoryBuffer, mmengine.ConfigDict, np.ndarray, np.dtype, *sorted(dtype_classes, key=repr)]
     for core in ('numpy.core', 'numpy._core'):  # written by numpy 1 and by numpy 2
-        listed += [(multiarray._reconstruct, f'{core}.multiarray._reconstruct'),
-                   (multiarray.scalar, f'{core}.multiarray.scalar')]
-    listed += [(_named_function, 'builtins.getattr'),
-               (_OneCycleNames, 'mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler')]
+        listed += [
+            (multiarray._reconstruct, f'{core}.multiarray._reconstruct'),
+            (multiarray.scalar, f'{core}.multiarray.scalar'),
+        ]
+    listed += [
+        (_named_function, 'builtins.getattr'),
+        (_OneCycleNames, 'mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler'),
+    ]
     return listed
 
 
@@ -258,6 +278,7 @@ def download(url: str) -> Path:
         CheckpointError: If the download fails.
     """
     from mmengine.dist import barrier, is_main_process
+
     folder = Path(torch.hub.get_dir()) / 'checkpoints'
     target = folder / unquote(os.path.basename(urlparse(url).path))
 
@@ -266,8 +287,10 @@ def download(url: str) -> Path:
         try:
             torch.hub.download_url_to_file(url, str(target), progress=progress)
         except OSError as error:  # URLError is one
-            raise CheckpointError(f'checkpoint: {url} cannot be downloaded ({getattr(error, "reason", error)}); put the '
-                                  f'file into {str(folder)!r}, or give the path of a local copy.') from error
+            raise CheckpointError(
+                f'checkpoint: {url} cannot be downloaded ({getattr(error, "reason", error)}); put the '
+                f'file into {str(folder)!r}, or give the path of a local copy.'
+            ) from error
 
     try:
         if is_main_process() and not target.exists():
@@ -294,15 +317,19 @@ def torchvision_url(filename: str) -> str:
     table = json.loads((Path(mmengine.__file__).parent / 'hub' / 'torchvision_0.12.json').read_text())
     if name not in table and importlib.util.find_spec('torchvision'):
         from mmengine.runner.checkpoint import get_torchvision_models
+
         table = get_torchvision_models()  # newer names, such as resnet50.imagenet1k_v2
     if name not in table:
-        raise ConfigError(f'checkpoint: {filename!r} names no torchvision model that is known without torchvision '
-                          f'itself.{did_you_mean(name, table)}')
+        raise ConfigError(
+            f'checkpoint: {filename!r} names no torchvision model that is known without torchvision '
+            f'itself.{did_you_mean(name, table)}'
+        )
     return table[name]
 
 
 def load_from_openmmlab(filename: str, map_location: Any = None) -> Any:
     from mmengine.runner.checkpoint import _get_mmengine_home, get_deprecated_model_names, get_external_models
+
     name = filename.split('://', 1)[1]
     url = get_external_models()[get_deprecated_model_names().get(name, name)]
     if url.startswith(('http://', 'https://')):
@@ -312,23 +339,27 @@ def load_from_openmmlab(filename: str, map_location: Any = None) -> Any:
 
 def load_from_mmcls(filename: str, map_location: Any = None) -> Any:
     from mmengine.runner.checkpoint import _process_mmcls_checkpoint, get_mmcls_models
+
     return _process_mmcls_checkpoint(load_from_http(get_mmcls_models()[filename.split('://', 1)[1]], map_location))
 
 
 def register_checkpoint_schemes() -> None:
     """Make mmengine load URLs with ``weights_only=True``, and ``torchvision://`` without torchvision."""
     from mmengine.runner import CheckpointLoader
-    for prefixes, loader in ((['http://', 'https://'], load_from_http),
-                             (['modelzoo://', 'torchvision://'], load_from_torchvision),
-                             (['open-mmlab://', 'openmmlab://'], load_from_openmmlab),
-                             (['mmcls://'], load_from_mmcls)):
+
+    for prefixes, loader in (
+        (['http://', 'https://'], load_from_http),
+        (['modelzoo://', 'torchvision://'], load_from_torchvision),
+        (['open-mmlab://', 'openmmlab://'], load_from_openmmlab),
+        (['mmcls://'], load_from_mmcls),
+    ):
         CheckpointLoader.register_scheme(prefixes, loader, force=True)
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# mmengine <= 0.10.7 writes a checkpoint straight into its final file (LocalBackend.put), so that a kill, or a full disk,
-# in the midst of it leaves a truncated `epoch_N.pth` and destroys a good one of the same name. register_backend is
-# mmengine's own way to replace a backend. Called by the tools, not by `import kd_det`.
+# mmengine <= 0.10.7 writes a checkpoint straight into its final file (LocalBackend.put), so that a kill, or a full
+# disk, in the midst of it leaves a truncated `epoch_N.pth` and destroys a good one of the same name. register_backend
+# is mmengine's own way to replace a backend. Called by the tools, not by `import kd_det`.
 # Test: test_mmengine_still_writes_checkpoints_in_place.
 
 
@@ -342,6 +373,7 @@ class AtomicLocalBackend(LocalBackend):
             OSError: If the folder cannot be written or the disk is full. ``filepath`` is as it was before.
         """
         from kd_det.checkpoint import atomic_path
+
         with atomic_path(filepath) as temporary:
             Path(temporary).write_bytes(obj)
 
@@ -372,30 +404,42 @@ def init_cpu_distributed(cfg: mmengine.Config) -> bool:
         ConfigError: If the launcher did not set the variables that it should have set.
     """
     from mmengine.device import get_device
+
     launcher = cfg.get('launcher', 'none')
     if launcher == 'none' or get_device() != 'cpu':
         return False
     names = {
         'slurm': {'RANK': 'SLURM_PROCID', 'WORLD_SIZE': 'SLURM_NTASKS', 'LOCAL_RANK': 'SLURM_LOCALID'},
-        'mpi': {'RANK': 'OMPI_COMM_WORLD_RANK', 'WORLD_SIZE': 'OMPI_COMM_WORLD_SIZE',
-                'LOCAL_RANK': 'OMPI_COMM_WORLD_LOCAL_RANK'},
+        'mpi': {
+            'RANK': 'OMPI_COMM_WORLD_RANK',
+            'WORLD_SIZE': 'OMPI_COMM_WORLD_SIZE',
+            'LOCAL_RANK': 'OMPI_COMM_WORLD_LOCAL_RANK',
+        },
     }.get(launcher, {})
     for name, source in names.items():
         if source in os.environ:
             os.environ[name] = os.environ[source]
     if launcher == 'slurm' and 'MASTER_ADDR' not in os.environ and 'SLURM_NODELIST' in os.environ:
-        nodes = subprocess.run(['scontrol', 'show', 'hostnames', os.environ['SLURM_NODELIST']],
-                               capture_output=True, text=True, check=True).stdout.split()
+        nodes = subprocess.run(
+            ['scontrol', 'show', 'hostnames', os.environ['SLURM_NODELIST']], capture_output=True, text=True, check=True
+        ).stdout.split()
         os.environ['MASTER_ADDR'] = nodes[0]
     os.environ.setdefault('MASTER_PORT', os.environ.get('PORT', '29500'))
     missing = [name for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR') if name not in os.environ]
     if missing:
-        raise ConfigError(f'--launcher {launcher}: the environment variables {", ".join(missing)} are not set; '
-                          'start the run with tools/dist_train.sh, tools/slurm_train.sh or torchrun.')
+        raise ConfigError(
+            f'--launcher {launcher}: the environment variables {", ".join(missing)} are not set; '
+            'start the run with tools/dist_train.sh, tools/slurm_train.sh or torchrun.'
+        )
 
-    wrapper = dict(cfg.get('model_wrapper_cfg') or dict(
-        type='MMDistributedDataParallel', broadcast_buffers=False,
-        find_unused_parameters=cfg.get('find_unused_parameters', False)))
+    wrapper = dict(
+        cfg.get('model_wrapper_cfg')
+        or dict(
+            type='MMDistributedDataParallel',
+            broadcast_buffers=False,
+            find_unused_parameters=cfg.get('find_unused_parameters', False),
+        )
+    )
     wrapper.setdefault('device_ids', None)
     cfg.model_wrapper_cfg = wrapper
     if torch.distributed.is_initialized():

@@ -29,7 +29,7 @@ from kd_det.errors import CheckpointError, ConfigError
 @pytest.fixture
 def good(tmp_path):
     path = tmp_path / 'good.pth'
-    torch.save(dict(meta=dict(epoch=3), state_dict=OrderedDict(weight=torch.arange(1000.))), path)
+    torch.save(dict(meta=dict(epoch=3), state_dict=OrderedDict(weight=torch.arange(1000.0))), path)
     return path
 
 
@@ -41,7 +41,7 @@ def error_of(path, **kwargs):
 
 
 def test_good_and_bare_checkpoints_load(good, tmp_path):
-    torch.testing.assert_close(load_checkpoint_safely(good)['state_dict']['weight'], torch.arange(1000.))
+    torch.testing.assert_close(load_checkpoint_safely(good)['state_dict']['weight'], torch.arange(1000.0))
     torch.save(OrderedDict(weight=torch.ones(2)), tmp_path / 'bare.pth')
     assert list(load_checkpoint_safely(tmp_path / 'bare.pth')['state_dict']) == ['weight']
     torch.save(dict(model=dict(weight=torch.ones(2)), epoch=1), tmp_path / 'timm.pth')
@@ -61,9 +61,9 @@ def test_missing_file_names_the_key_and_the_nearest(good):
 @pytest.mark.parametrize('zipped', [True, False])
 def test_truncated_file(tmp_path, share, zipped):
     path = tmp_path / 'whole.pth'
-    torch.save(dict(state_dict=dict(weight=torch.arange(1000.))), path, _use_new_zipfile_serialization=zipped)
+    torch.save(dict(state_dict=dict(weight=torch.arange(1000.0))), path, _use_new_zipfile_serialization=zipped)
     data = path.read_bytes()
-    path.write_bytes(data[:int(share * len(data))])
+    path.write_bytes(data[: int(share * len(data))])
     text = error_of(path)
     assert 'truncated' in text if zipped or share == 0 else 'damaged' in text
 
@@ -73,12 +73,16 @@ class Evil:
         return os.mkdir, ('this_must_not_exist',)
 
 
-@pytest.mark.parametrize('write', [
-    lambda path: torch.save(dict(state_dict=dict(weight=torch.ones(2)), hook=Evil()), path),
-    lambda path: torch.save(nn.Linear(2, 2), path),
-    lambda path: path.write_bytes(pickle.dumps(dict(state_dict=Evil()), protocol=2)),
-    lambda path: torch.save(Evil(), path, _use_new_zipfile_serialization=False),
-], ids=['zip', 'module', 'pickle', 'legacy'])
+@pytest.mark.parametrize(
+    'write',
+    [
+        lambda path: torch.save(dict(state_dict=dict(weight=torch.ones(2)), hook=Evil()), path),
+        lambda path: torch.save(nn.Linear(2, 2), path),
+        lambda path: path.write_bytes(pickle.dumps(dict(state_dict=Evil()), protocol=2)),
+        lambda path: torch.save(Evil(), path, _use_new_zipfile_serialization=False),
+    ],
+    ids=['zip', 'module', 'pickle', 'legacy'],
+)
 def test_code_is_refused_and_not_run(tmp_path, monkeypatch, write):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / 'evil.pth')
@@ -91,10 +95,10 @@ def test_what_is_no_checkpoint_is_told(tmp_path):
     path.write_text('<html>404</html>')
     assert "is not a checkpoint of torch: it starts with b'<htm'" in error_of(path)
     torch.save(dict(a=1, b='c'), path)
-    assert "holds no weights" in error_of(path) and "['a', 'b']" in error_of(path)
+    assert 'holds no weights' in error_of(path) and "['a', 'b']" in error_of(path)
 
 
-# --- training checkpoints of mmengine ------------------------------------------------------------------------------------
+# --- training checkpoints of mmengine ---------------------------------------------------------------------------------
 
 
 class Killed(Exception):
@@ -129,12 +133,19 @@ def toy_runner(work_dir, epochs, resume=False, kill_before=None):
     generator = torch.Generator().manual_seed(0)
     data = [dict(inputs=torch.randn(3, generator=generator)) for _ in range(8)]
     return Runner(
-        model=Toy(), work_dir=str(work_dir), train_dataloader=DataLoader(data, batch_size=4),
-        train_cfg=dict(by_epoch=True, max_epochs=epochs), resume=resume, randomness=dict(seed=1),
+        model=Toy(),
+        work_dir=str(work_dir),
+        train_dataloader=DataLoader(data, batch_size=4),
+        train_cfg=dict(by_epoch=True, max_epochs=epochs),
+        resume=resume,
+        randomness=dict(seed=1),
         optim_wrapper=dict(optimizer=dict(type='Adam', lr=0.1)),
         param_scheduler=[dict(type='OneCycleLR', eta_max=0.1, total_steps=16, by_epoch=False)],
-        custom_hooks=[dict(type='EMAHook', momentum=0.5), KillHook(kill_before)], experiment_name=f'toy_{work_dir.name}_{epochs}_{resume}',
-        default_hooks=dict(logger=dict(type='LoggerHook', interval=1)), default_scope='mmengine')
+        custom_hooks=[dict(type='EMAHook', momentum=0.5), KillHook(kill_before)],
+        experiment_name=f'toy_{work_dir.name}_{epochs}_{resume}',
+        default_hooks=dict(logger=dict(type='LoggerHook', interval=1)),
+        default_scope='mmengine',
+    )
 
 
 def test_mmengine_resumes_its_own_checkpoint_as_if_never_stopped(tmp_path):
@@ -183,21 +194,25 @@ def test_latest_checkpoint(tmp_path):
         latest_checkpoint(tmp_path)
 
 
-# --- the student in it ---------------------------------------------------------------------------------------------------
+# --- the student in it ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('prefix, others, kind', [
-    ('', [], 'mmdet'),
-    ('student.', ['distill.fgd.losses.0.weight'], 'kd_det'),
-    ('module.student.', ['module.distill.a'], 'kd_det'),
-    ('student._orig_mod.', ['distill.a'], 'kd_det'),
-    ('architecture.', ['teacher.linear.weight', 'distiller.connectors.a'], 'mmrazor'),
-])
+@pytest.mark.parametrize(
+    'prefix, others, kind',
+    [
+        ('', [], 'mmdet'),
+        ('student.', ['distill.fgd.losses.0.weight'], 'kd_det'),
+        ('module.student.', ['module.distill.a'], 'kd_det'),
+        ('student._orig_mod.', ['distill.a'], 'kd_det'),
+        ('architecture.', ['teacher.linear.weight', 'distiller.connectors.a'], 'mmrazor'),
+    ],
+)
 def test_student_weights_of_every_kind(prefix, others, kind):
     model = nn.Sequential(OrderedDict(linear=nn.Linear(2, 3), bn=nn.BatchNorm1d(3)))
     weights = OrderedDict((prefix + key, value) for key, value in model.state_dict().items())
-    weights._metadata = OrderedDict((f'{prefix}{name}'.rstrip('.'), value)
-                                    for name, value in model.state_dict()._metadata.items())
+    weights._metadata = OrderedDict(
+        (f'{prefix}{name}'.rstrip('.'), value) for name, value in model.state_dict()._metadata.items()
+    )
     for key in others:
         weights[key] = torch.zeros(1)
     assert checkpoint_kind(weights) == kind
@@ -215,7 +230,9 @@ def test_semi_supervised_detectors_are_plain():
 
 def test_weights_that_do_not_fit_are_listed():
     model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
-    with pytest.raises(CheckpointError, match=r"'a.pth' does not fit .* Sequential: 2 of 4 weights are missing .*1.weight"):
+    with pytest.raises(
+        CheckpointError, match=r"'a.pth' does not fit .* Sequential: 2 of 4 weights are missing .*1.weight"
+    ):
         load_student(model, dict(state_dict=nn.Sequential(nn.Linear(2, 3)).state_dict()), 'a.pth')
     with pytest.raises(CheckpointError, match=r'1.weight is \(5, 3\), expected \(1, 3\), 1.bias'):
         load_student(model, dict(state_dict=nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 5)).state_dict()), 'a.pth')
@@ -223,7 +240,7 @@ def test_weights_that_do_not_fit_are_listed():
     assert load_student(model, extra, 'a.pth') == ['2.weight']
 
 
-# --- writing -------------------------------------------------------------------------------------------------------------
+# --- writing ----------------------------------------------------------------------------------------------------------
 
 
 def test_atomic_path_leaves_nothing_behind_on_failure(tmp_path):
@@ -251,7 +268,10 @@ default_scope = 'mmdet'
 distill = dict(fgd=dict(student='neck', teacher='neck'))
 model = dict(
     distill=dict(fgd=dict(student='neck', teacher='neck')),
-    student=dict(backbone=dict(depth=50, frozen=-1), bbox_head=dict(limit=inf, text='inf', range=[(-inf, 1)]), type='RetinaNet'),
+    student=dict(
+        backbone=dict(depth=50, frozen=-1),
+        bbox_head=dict(limit=inf, text='inf', range=[(-inf, 1)]),
+        type='RetinaNet'),
     teacher=dict(checkpoint=None, config='mmdet::x.py'),
     type='kd_det.DistillDetector')
 student = dict(type='RetinaNet')
@@ -261,10 +281,20 @@ val_cfg = dict(type='mmrazor.SingleTeacherDistillValLoop')
 
 def test_export_writes_meta_hash_and_a_plain_config(tmp_path):
     weights = OrderedDict({'student.a': torch.ones(2), 'distill.b': torch.ones(1)})
-    checkpoint = dict(state_dict=weights, optimizer={}, message_hub={}, ema_state_dict={}, meta=dict(
-        cfg=DISTILLATION, epoch=4, dataset_meta=dict(classes=('square', 'circle'))))
-    path = export_student(checkpoint, tmp_path / 'out' / 'student.pth', source='runs/epoch_4.pth', add_hash=True,
-                          config_out=tmp_path / 'out' / 'plain.py')
+    checkpoint = dict(
+        state_dict=weights,
+        optimizer={},
+        message_hub={},
+        ema_state_dict={},
+        meta=dict(cfg=DISTILLATION, epoch=4, dataset_meta=dict(classes=('square', 'circle'))),
+    )
+    path = export_student(
+        checkpoint,
+        tmp_path / 'out' / 'student.pth',
+        source='runs/epoch_4.pth',
+        add_hash=True,
+        config_out=tmp_path / 'out' / 'plain.py',
+    )
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
     assert path.name == f'student-{digest}.pth' and sorted(os.listdir(path.parent)) == ['plain.py', path.name]
     written = torch.load(path, weights_only=True)
@@ -274,15 +304,20 @@ def test_export_writes_meta_hash_and_a_plain_config(tmp_path):
     assert meta['source'] == dict(file='epoch_4.pth', kind='kd_det')
     assert set(meta['versions']) == {'kd_det', 'mmdet', 'mmengine', 'torch'}
     for cfg in (Config.fromstring(meta['cfg'], '.py'), Config.fromfile(path.parent / 'plain.py')):
-        assert cfg.model == dict(backbone=dict(depth=50, frozen=-1), type='RetinaNet', bbox_head=dict(
-            limit=float('inf'), text='inf', range=[(-float('inf'), 1)]))
+        assert cfg.model == dict(
+            backbone=dict(depth=50, frozen=-1),
+            type='RetinaNet',
+            bbox_head=dict(limit=float('inf'), text='inf', range=[(-float('inf'), 1)]),
+        )
         assert cfg.val_cfg == dict(type='ValLoop') and cfg.custom_hooks == [dict(type='NumClassCheckHook')]
         assert not {'student', 'distill', 'custom_imports'} & set(cfg.keys())
 
 
 def test_export_says_what_is_missing(tmp_path):
     with pytest.raises(CheckpointError, match='no weights of a student'):
-        export_student(dict(state_dict={'distill.a': torch.ones(1), 'student.x': 3}), tmp_path / 'a.pth', source='b.pth')
+        export_student(
+            dict(state_dict={'distill.a': torch.ones(1), 'student.x': 3}), tmp_path / 'a.pth', source='b.pth'
+        )
     with pytest.raises(ConfigError, match='Give it with --config'):
         export_student(dict(state_dict={'a': torch.ones(1)}), tmp_path / 'a.pth', config_out=tmp_path / 'c.py')
     (tmp_path / 'file').touch()
@@ -300,8 +335,16 @@ def test_plain_config_comes_back_equal_and_unchanged():
     assert distillation.pretty_text == before
 
 
-@pytest.mark.parametrize('cfg, text', [
-    (dict(), 'model: None'), (dict(model=dict(type='kd_det.DistillDetector', teacher=dict())), 'model.student: None')])
+def test_plain_config_keeps_the_import_that_its_data_set_needs():
+    cfg = parse_config_text(DISTILLATION)
+    cfg.train_dataloader = dict(dataset=dict(type='kd_det.SyntheticDataset'))
+    assert student_config(cfg).custom_imports.imports == ['kd_det']
+
+
+@pytest.mark.parametrize(
+    'cfg, text',
+    [(dict(), 'model: None'), (dict(model=dict(type='kd_det.DistillDetector', teacher=dict())), 'model.student: None')],
+)
 def test_config_without_student(cfg, text):
     with pytest.raises(ConfigError, match=text):
         student_config(Config(cfg))
@@ -309,12 +352,24 @@ def test_config_without_student(cfg, text):
 
 def test_config_text_is_read_as_mmengine_reads_it():
     from mmengine.hub import get_config
+
     cfg = get_config('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
     assert parse_config_text(cfg.pretty_text).to_dict() == cfg.to_dict()
 
 
-@pytest.mark.parametrize('text', ["a = __import__('os').mkdir('this_must_not_exist')", 'import os', 'a = dict(**b)',
-                                  'a = [x for x in (1,)]', 'a.b = 1', 'a = print', 'a = (', 'a = dict(1)'])
+@pytest.mark.parametrize(
+    'text',
+    [
+        "a = __import__('os').mkdir('this_must_not_exist')",
+        'import os',
+        'a = dict(**b)',
+        'a = [x for x in (1,)]',
+        'a.b = 1',
+        'a = print',
+        'a = (',
+        'a = dict(1)',
+    ],
+)
 def test_config_text_is_never_run(text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError, match='--config|with --config'):

@@ -30,7 +30,7 @@ def run_python(code: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, '-c', textwrap.dedent(code)], env=env, capture_output=True, text=True)
 
 
-# --- mmrazor -----------------------------------------------------------------------------------------------------------
+# --- mmrazor ----------------------------------------------------------------------------------------------------------
 
 
 def test_mmrazor_still_needs_the_stand_in():
@@ -50,14 +50,21 @@ def test_mmrazor_imports_in_full(mmrazor):
     from mmrazor.models.losses import ChannelWiseDivergence, DKDLoss, PKDLoss  # noqa: F401
     from mmrazor.models.task_modules import ModuleOutputsRecorder, RecorderManager  # noqa: F401
     from mmrazor.registry import HOOKS, LOOPS, MODELS, TASK_UTILS
-    for registry, name in ((MODELS, 'FpnTeacherDistill'), (MODELS, 'FBKDLoss'), (MODELS, 'MGDConnector'),
-                           (TASK_UTILS, 'ModuleOutputsRecorder'), (HOOKS, 'StopDistillHook'),
-                           (LOOPS, 'SingleTeacherDistillValLoop')):
+
+    for registry, name in (
+        (MODELS, 'FpnTeacherDistill'),
+        (MODELS, 'FBKDLoss'),
+        (MODELS, 'MGDConnector'),
+        (TASK_UTILS, 'ModuleOutputsRecorder'),
+        (HOOKS, 'StopDistillHook'),
+        (LOOPS, 'SingleTeacherDistillValLoop'),
+    ):
         assert registry.get(name) is not None
 
 
 def test_mmrazor_loss_computes(mmrazor):
     from mmrazor.models.losses import ChannelWiseDivergence
+
     student, teacher = torch.randn(2, 3, 4, 5, dtype=torch.float64), torch.randn(2, 3, 4, 5, dtype=torch.float64)
     p = teacher.flatten(2).softmax(-1)
     expected = (p * (p.log() - student.flatten(2).log_softmax(-1))).sum() / (2 * 3)
@@ -75,14 +82,20 @@ def test_importing_kd_det_does_not_import_mmrazor_models():
 
 def test_quantisation_names_raise_one_clear_error_when_used(mmrazor):
     from mmrazor.structures.quantization import BackendConfigs, QConfigHandler
+
     assert not isinstance(3, QConfigHandler)  # naming it is allowed
 
     def subclass():
         class Mine(QConfigHandler):
             pass
 
-    for use in (QConfigHandler, lambda: BackendConfigs['native'], lambda: BackendConfigs.keys(), subclass,
-                lambda: __import__('mmrazor.structures.quantization.backend_config.native')):
+    for use in (
+        QConfigHandler,
+        lambda: BackendConfigs['native'],
+        lambda: BackendConfigs.keys(),
+        subclass,
+        lambda: __import__('mmrazor.structures.quantization.backend_config.native'),
+    ):
         with pytest.raises(ImportError, match=r'quantisation part of mmrazor does not import on torch .* torch 1\.13'):
             use()
 
@@ -117,8 +130,10 @@ def test_a_missing_package_of_mmrazor_is_named():
 
 def test_mmrazor_cwd_config_still_names_a_file_that_mmdet_does_not_have():
     mmdet = Path(compat.importlib.util.find_spec('mmdet').origin).parent
-    text = (Path(compat.importlib.util.find_spec('mmrazor').origin).parent /
-            '.mim/configs/distill/mmdet/cwd/cwd_fpn_frcnn_r101_frcnn_r50_1x_coco.py').read_text()
+    text = (
+        Path(compat.importlib.util.find_spec('mmrazor').origin).parent
+        / '.mim/configs/distill/mmdet/cwd/cwd_fpn_frcnn_r101_frcnn_r50_1x_coco.py'
+    ).read_text()
     assert 'mmdet::faster_rcnn/faster_rcnn_r50_fpn_1x_coco.py' in text
     assert not (mmdet / '.mim/configs/faster_rcnn/faster_rcnn_r50_fpn_1x_coco.py').exists()
 
@@ -131,7 +146,7 @@ def test_rename_mmdet_configs():
     assert cfg.a.list == [new, new, 'mmdet::gfl/no_such_file.py', 'plain']
 
 
-# --- checkpoints -------------------------------------------------------------------------------------------------------
+# --- checkpoints ------------------------------------------------------------------------------------------------------
 
 
 def saved(thing) -> io.BytesIO:
@@ -142,11 +157,13 @@ def saved(thing) -> io.BytesIO:
 
 
 def without_allow_list(code: str) -> subprocess.CompletedProcess:
-    return run_python('import io, torch, mmengine, numpy as np\n'
-                      'from mmengine.logging import HistoryBuffer\n'
-                      'def load(thing):\n'
-                      '    f = io.BytesIO(); torch.save(thing, f); f.seek(0)\n'
-                      '    return torch.load(f, weights_only=True)\n' + textwrap.dedent(code))
+    return run_python(
+        'import io, torch, mmengine, numpy as np\n'
+        'from mmengine.logging import HistoryBuffer\n'
+        'def load(thing):\n'
+        '    f = io.BytesIO(); torch.save(thing, f); f.seek(0)\n'
+        '    return torch.load(f, weights_only=True)\n' + textwrap.dedent(code)
+    )
 
 
 def test_mmengine_checkpoint_still_needs_the_allow_list():
@@ -156,10 +173,19 @@ def test_mmengine_checkpoint_still_needs_the_allow_list():
 
 def test_what_mmengine_checkpoints_hold_loads_with_weights_only():
     from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
+
     history = HistoryBuffer([1.0, 3.0], [1, 1])
-    thing = dict(history=history, float64=np.float64(0.25), int64=np.int64(3), bool=np.bool_(True),
-                 array=np.arange(6.).reshape(2, 3), text=np.array(['a', 'bc']), config=ConfigDict(a=dict(b=(1, 2))),
-                 anneal=OneCycleParamScheduler._annealing_cos, weight=torch.ones(2))
+    thing = dict(
+        history=history,
+        float64=np.float64(0.25),
+        int64=np.int64(3),
+        bool=np.bool_(True),
+        array=np.arange(6.0).reshape(2, 3),
+        text=np.array(['a', 'bc']),
+        config=ConfigDict(a=dict(b=(1, 2))),
+        anneal=OneCycleParamScheduler._annealing_cos,
+        weight=torch.ones(2),
+    )
     loaded = torch.load(saved(thing), weights_only=True)
     assert loaded['history'].mean() == 2.0 and loaded['history'].statistics('max') == 3.0
     assert loaded['history'].__dict__.keys() == history.__dict__.keys() - {'statistics_methods'}
@@ -202,8 +228,15 @@ class Getattr:
         return getattr, (self.owner, self.name)
 
 
-@pytest.mark.parametrize('thing', [Getattr(HistoryBuffer, '__init__'), Getattr(HistoryBuffer, '__globals__'),
-                                   Getattr(np.ndarray, 'tofile'), Getattr(ConfigDict, 'build')])
+@pytest.mark.parametrize(
+    'thing',
+    [
+        Getattr(HistoryBuffer, '__init__'),
+        Getattr(HistoryBuffer, '__globals__'),
+        Getattr(np.ndarray, 'tofile'),
+        Getattr(ConfigDict, 'build'),
+    ],
+)
 def test_the_allow_list_gives_no_way_to_other_attributes(thing):
     with pytest.raises(pickle.UnpicklingError, match='not in the allow-list'):
         torch.load(saved(thing), weights_only=True)
@@ -221,6 +254,7 @@ def test_mmengine_still_unpickles_urls(tmp_path, monkeypatch):
     (tmp_path / 'hub' / 'checkpoints').mkdir(parents=True)
     torch.save(dict(a=Evil()), tmp_path / 'hub' / 'checkpoints' / 'evil.pth')  # as if downloaded
     from mmengine.runner.checkpoint import load_from_http
+
     load_from_http('https://example.invalid/evil.pth')
     assert (tmp_path / 'this_must_not_exist').exists(), 'mmengine loads URLs safely now: drop our http scheme'
     (tmp_path / 'this_must_not_exist').rmdir()
@@ -232,12 +266,15 @@ def test_mmengine_still_unpickles_urls(tmp_path, monkeypatch):
 def test_mmengine_still_imports_torchvision_for_its_scheme(monkeypatch):
     monkeypatch.setitem(sys.modules, 'torchvision', None)
     from mmengine.runner.checkpoint import get_torchvision_models
+
     with pytest.raises(ImportError):
         get_torchvision_models()
 
 
 def test_torchvision_names_resolve_without_torchvision(tmp_path, monkeypatch):
-    assert compat.torchvision_url('torchvision://resnet50') == 'https://download.pytorch.org/models/resnet50-0676ba61.pth'
+    assert (
+        compat.torchvision_url('torchvision://resnet50') == 'https://download.pytorch.org/models/resnet50-0676ba61.pth'
+    )
     with pytest.raises(ConfigError, match="Nearest: 'resnet50'"):
         compat.torchvision_url('torchvision://resnet5O')
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
@@ -248,7 +285,9 @@ def test_torchvision_names_resolve_without_torchvision(tmp_path, monkeypatch):
 
 def test_a_failed_download_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
-    with pytest.raises(CheckpointError, match=r'http://127.0.0.1:9/a%2Bb\.pth cannot be downloaded .* put the file into'):
+    with pytest.raises(
+        CheckpointError, match=r'http://127.0.0.1:9/a%2Bb\.pth cannot be downloaded .* put the file into'
+    ):
         CheckpointLoader.load_checkpoint('http://127.0.0.1:9/a%2Bb.pth')
     assert not list(tmp_path.rglob('*.pth*'))
 
@@ -256,17 +295,22 @@ def test_a_failed_download_says_what_to_do(tmp_path, monkeypatch):
 def test_mmengine_still_writes_checkpoints_in_place(tmp_path, monkeypatch):
     """A disk that fills up while saving destroys the old file in mmengine, and does not with our backend."""
     import builtins
+
     from mmengine.fileio.backends import LocalBackend
+
     real_open = builtins.open
 
     def full_disk(*args, **kwargs):
         file = real_open(*args, **kwargs)
         if 'w' in (args[1] if len(args) > 1 else kwargs.get('mode', 'r')):
+
             def write(data):
                 type(file).write(file, data[:3])
                 raise OSError(28, 'No space left on device')
-            return type('Full', (), dict(__enter__=lambda s: s, __exit__=lambda s, *e: file.close(),
-                                         write=staticmethod(write)))()
+
+            return type(
+                'Full', (), dict(__enter__=lambda s: s, __exit__=lambda s, *e: file.close(), write=staticmethod(write))
+            )()
         return file
 
     target = tmp_path / 'epoch_1.pth'
@@ -287,19 +331,21 @@ def test_mmengine_still_writes_checkpoints_in_place(tmp_path, monkeypatch):
 def test_runner_saves_through_the_atomic_backend(tmp_path, monkeypatch):
     from mmengine.fileio.backends import registry_utils
     from mmengine.runner import save_checkpoint
+
     monkeypatch.setitem(registry_utils.backends, 'local', registry_utils.backends['local'])  # restored afterwards
     monkeypatch.setitem(registry_utils.prefix_to_backends, '', registry_utils.prefix_to_backends[''])
     puts = []
     real_put = compat.AtomicLocalBackend.put
-    monkeypatch.setattr(compat.AtomicLocalBackend, 'put', lambda self, obj, path: (puts.append(path),
-                                                                                  real_put(self, obj, path)))
+    monkeypatch.setattr(
+        compat.AtomicLocalBackend, 'put', lambda self, obj, path: (puts.append(path), real_put(self, obj, path))
+    )
     compat.register_atomic_local_backend()
     save_checkpoint(dict(state_dict=dict(a=torch.ones(1))), str(tmp_path / 'a.pth'))
     assert puts == [str(tmp_path / 'a.pth')]
     assert torch.load(tmp_path / 'a.pth')['state_dict']['a'] == 1
 
 
-# --- distributed -------------------------------------------------------------------------------------------------------
+# --- distributed ------------------------------------------------------------------------------------------------------
 
 DISTRIBUTED = dict(RANK='0', WORLD_SIZE='1', LOCAL_RANK='0', MASTER_ADDR='127.0.0.1', MASTER_PORT='29541')
 
@@ -307,6 +353,7 @@ DISTRIBUTED = dict(RANK='0', WORLD_SIZE='1', LOCAL_RANK='0', MASTER_ADDR='127.0.
 @pytest.mark.skipif(torch.cuda.is_available(), reason='concerns machines without an accelerator')
 def test_mmengine_still_sets_a_cuda_device_on_cpu(monkeypatch):
     from mmengine.dist import init_dist
+
     for name, value in DISTRIBUTED.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(Exception, match='(?i)cuda|nvidia'):
@@ -315,12 +362,19 @@ def test_mmengine_still_sets_a_cuda_device_on_cpu(monkeypatch):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='concerns machines without an accelerator')
-@pytest.mark.parametrize('launcher, names', [
-    ('pytorch', {}),
-    ('slurm', dict(RANK='SLURM_PROCID', WORLD_SIZE='SLURM_NTASKS', LOCAL_RANK='SLURM_LOCALID')),
-    ('mpi', dict(RANK='OMPI_COMM_WORLD_RANK', WORLD_SIZE='OMPI_COMM_WORLD_SIZE',
-                 LOCAL_RANK='OMPI_COMM_WORLD_LOCAL_RANK')),
-])
+@pytest.mark.parametrize(
+    'launcher, names',
+    [
+        ('pytorch', {}),
+        ('slurm', dict(RANK='SLURM_PROCID', WORLD_SIZE='SLURM_NTASKS', LOCAL_RANK='SLURM_LOCALID')),
+        (
+            'mpi',
+            dict(
+                RANK='OMPI_COMM_WORLD_RANK', WORLD_SIZE='OMPI_COMM_WORLD_SIZE', LOCAL_RANK='OMPI_COMM_WORLD_LOCAL_RANK'
+            ),
+        ),
+    ],
+)
 def test_cpu_processes_start_over_gloo(monkeypatch, launcher, names):
     for name, value in DISTRIBUTED.items():
         monkeypatch.setenv(name, value)
@@ -334,8 +388,9 @@ def test_cpu_processes_start_over_gloo(monkeypatch, launcher, names):
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
-    assert cfg.model_wrapper_cfg == dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False,
-                                         find_unused_parameters=True)
+    assert cfg.model_wrapper_cfg == dict(
+        type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False, find_unused_parameters=True
+    )
 
 
 def test_no_launcher_starts_nothing():

@@ -9,7 +9,9 @@ import cv2
 import numpy as np
 
 
-def write_tiny_coco(root: Path, n_train: int = 2, n_val: int = 2, size: tuple[int, int] = (128, 128), seed: int = 0) -> Path:
+def write_tiny_coco(
+    root: Path, n_train: int = 2, n_val: int = 2, size: tuple[int, int] = (128, 128), seed: int = 0
+) -> Path:
     """Write ``annotations/instances_{train,val}2017.json`` and ``{train,val}2017/*.png`` below ``root``.
 
     Each image shows two filled rectangles, of COCO's classes person and car, with boxes and polygons.
@@ -18,6 +20,7 @@ def write_tiny_coco(root: Path, n_train: int = 2, n_val: int = 2, size: tuple[in
         size: Height and width.
     """
     from mmdet.datasets import CocoDataset
+
     names = CocoDataset.METAINFO['classes']
     rng = np.random.default_rng(seed)
     height, width = size
@@ -31,29 +34,46 @@ def write_tiny_coco(root: Path, n_train: int = 2, n_val: int = 2, size: tuple[in
                 w, h = rng.integers(30, 56, 2).tolist()
                 x, y = int(rng.integers(0, width - w)), int(rng.integers(0, height - h))
                 cv2.rectangle(image, (x, y), (x + w, y + h), colour, -1)
-                annotations.append(dict(
-                    id=len(annotations) + 1, image_id=index, category_id=category, bbox=[x, y, w, h], area=w * h,
-                    iscrowd=0, segmentation=[[x, y, x + w, y, x + w, y + h, x, y + h]]))
+                annotations.append(
+                    dict(
+                        id=len(annotations) + 1,
+                        image_id=index,
+                        category_id=category,
+                        bbox=[x, y, w, h],
+                        area=w * h,
+                        iscrowd=0,
+                        segmentation=[[x, y, x + w, y, x + w, y + h, x, y + h]],
+                    )
+                )
             cv2.imwrite(str(folder / f'{index}.png'), image)
             images.append(dict(id=index, file_name=f'{index}.png', height=height, width=width))
         (root / 'annotations').mkdir(exist_ok=True)
-        (root / 'annotations' / f'instances_{split}2017.json').write_text(json.dumps(dict(
-            images=images, annotations=annotations,
-            categories=[dict(id=index, name=name) for index, name in enumerate(names, 1)])))
+        (root / 'annotations' / f'instances_{split}2017.json').write_text(
+            json.dumps(
+                dict(
+                    images=images,
+                    annotations=annotations,
+                    categories=[dict(id=index, name=name) for index, name in enumerate(names, 1)],
+                )
+            )
+        )
     return root
 
 
 def tiny_options(root: Path, scale: int = 128, batch: int = 1) -> list[str]:
     """``--cfg-options`` that point a config based on mmdet's ``coco_detection.py`` to such a data set."""
     options = [
-        f'train_dataloader.dataset.data_root={root}/', f'val_dataloader.dataset.data_root={root}/',
+        f'train_dataloader.dataset.data_root={root}/',
+        f'val_dataloader.dataset.data_root={root}/',
         f'test_dataloader.dataset.data_root={root}/',
         f'val_evaluator.ann_file={root}/annotations/instances_val2017.json',
         f'test_evaluator.ann_file={root}/annotations/instances_val2017.json',
         f'train_dataloader.dataset.pipeline.2.scale=({scale},{scale})',
         f'val_dataloader.dataset.pipeline.1.scale=({scale},{scale})',
-        f'test_dataloader.dataset.pipeline.1.scale=({scale},{scale})', f'train_dataloader.batch_size={batch}',
-        'default_hooks.logger.interval=1', 'train_cfg.max_epochs=1'
+        f'test_dataloader.dataset.pipeline.1.scale=({scale},{scale})',
+        f'train_dataloader.batch_size={batch}',
+        'default_hooks.logger.interval=1',
+        'train_cfg.max_epochs=1',
     ]
     for split in ('train', 'val', 'test'):
         options += [f'{split}_dataloader.num_workers=0', f'{split}_dataloader.persistent_workers=False']

@@ -8,8 +8,10 @@ import platform
 import sys
 import warnings
 
-REBUILD = ('build mmcv 2.1.0 from source against the torch that is installed: `make env`, or `MMCV_WITH_OPS=1 pip install '
-           '--no-build-isolation --no-cache-dir --force-reinstall --no-deps --no-binary mmcv mmcv==2.1.0`')
+REBUILD = (
+    'build mmcv 2.1.0 from source against the torch that is installed: `make env`, or `MMCV_WITH_OPS=1 pip install '
+    '--no-build-isolation --no-cache-dir --force-reinstall --no-deps --no-binary mmcv mmcv==2.1.0`'
+)
 
 
 class Problem(Exception):
@@ -23,8 +25,10 @@ def check_imports() -> dict[str, str]:
         try:
             module = importlib.import_module(name)
         except ModuleNotFoundError as error:
-            raise Problem(f'{name} cannot be imported: the package {error.name!r} is not installed; run `make env`, or '
-                          '`pip install -r requirements/runtime.txt`.') from error
+            raise Problem(
+                f'{name} cannot be imported: the package {error.name!r} is not installed; run `make env`, or '
+                '`pip install -r requirements/runtime.txt`.'
+            ) from error
         except AssertionError as error:  # mmdet checks the version of mmcv
             raise Problem(f'{name} refuses the installed versions ({error}); run `make env`.') from error
         versions[name] = getattr(module, '__version__', 'unknown')
@@ -34,29 +38,36 @@ def check_imports() -> dict[str, str]:
 def check_ops(device: str = 'cpu') -> None:
     """Call nms and RoIAlign of mmcv and compare with results known by hand."""
     import torch
+
     try:
         from mmcv.ops import nms, roi_align
     except (ImportError, OSError) as error:
-        raise Problem(f'mmcv is installed without compiled ops that fit torch {torch.__version__} ({error}); {REBUILD}.'
-                      ) from error
-    boxes = torch.tensor([[0., 0., 10., 10.], [0., 0., 10., 9.], [20., 20., 30., 30.]], device=device)
-    image = torch.arange(16., device=device).reshape(1, 1, 4, 4)
+        raise Problem(
+            f'mmcv is installed without compiled ops that fit torch {torch.__version__} ({error}); {REBUILD}.'
+        ) from error
+    boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 9.0], [20.0, 20.0, 30.0, 30.0]], device=device)
+    image = torch.arange(16.0, device=device).reshape(1, 1, 4, 4)
     try:
-        kept = nms(boxes, torch.tensor([.5, .9, .1], device=device), iou_threshold=.5)[1]
+        kept = nms(boxes, torch.tensor([0.5, 0.9, 0.1], device=device), iou_threshold=0.5)[1]
         # one bin over the whole map, sampled at the four pixel centres around its middle
-        pooled = roi_align(image, torch.tensor([[0., 0., 0., 4., 4.]], device=device), (1, 1), 1., 2, 'avg', True)
+        pooled = roi_align(image, torch.tensor([[0.0, 0.0, 0.0, 4.0, 4.0]], device=device), (1, 1), 1.0, 2, 'avg', True)
     except Exception as error:
         remedy = REBUILD if device == 'cpu' else f'with the CUDA toolkit of that torch installed, {REBUILD}'
-        raise Problem(f"mmcv's compiled ops do not run on {device} ({str(error).splitlines()[0]}); {remedy}.") from error
+        raise Problem(
+            f"mmcv's compiled ops do not run on {device} ({str(error).splitlines()[0]}); {remedy}."
+        ) from error
     if kept.tolist() != [1, 2] or abs(pooled.item() - 7.5) > 1e-5:
-        raise Problem(f"mmcv's compiled ops give wrong results on {device} (nms {kept.tolist()}, expected [1, 2]; RoIAlign "
-                      f'{pooled.item()}, expected 7.5); {REBUILD}.')
+        raise Problem(
+            f"mmcv's compiled ops give wrong results on {device} (nms {kept.tolist()}, expected [1, 2]; RoIAlign "
+            f'{pooled.item()}, expected 7.5); {REBUILD}.'
+        )
 
 
 def check_mmrazor() -> str:
     """Import mmrazor in full through kd_det and return its version."""
     from kd_det.compat import import_mmrazor
     from kd_det.errors import KDDetError
+
     try:
         mmrazor = import_mmrazor()
         from mmrazor.registry import MODELS
@@ -75,12 +86,14 @@ def main() -> int:
         versions = check_imports()
         check_ops()
         import torch
+
         devices = 'cpu'
         if torch.cuda.is_available():
             check_ops('cuda')
             devices = f'cpu, {torch.cuda.get_device_name()}'
         versions['mmrazor'] = check_mmrazor()
         import kd_det
+
         versions['kd_det'] = kd_det.__version__
     except Problem as problem:
         print(f'error: {problem}', file=sys.stderr)

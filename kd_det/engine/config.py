@@ -30,8 +30,9 @@ def config_path(name: str | Path) -> Path:
         package, relative = name.split('::', 1)
         spec = importlib.util.find_spec(package) if package.isidentifier() else None
         if spec is None or spec.origin is None:
-            raise ConfigError(f'config: {name!r}: no package {package!r} is installed. '
-                              "Packages with configs: 'mmdet', 'mmrazor'.")
+            raise ConfigError(
+                f"config: {name!r}: no package {package!r} is installed. Packages with configs: 'mmdet', 'mmrazor'."
+            )
         if not relative.endswith('.py'):
             relative += '.py'
         if package == 'mmdet':

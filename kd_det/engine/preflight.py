@@ -25,8 +25,10 @@ def check_train(cfg: Config) -> None:
     check_model(cfg)
     for name in ('train_cfg', 'train_dataloader', 'optim_wrapper'):
         if not cfg.get(name):
-            raise ConfigError(f'{name}: {cfg.get(name)!r}; expected a dict. The config cannot be trained.'
-                              f'{did_you_mean(name, [k for k in cfg if k != name])}')
+            raise ConfigError(
+                f'{name}: {cfg.get(name)!r}; expected a dict. The config cannot be trained.'
+                f'{did_you_mean(name, [k for k in cfg if k != name])}'
+            )
     check_data(cfg, 'train')
     if cfg.get('val_cfg'):
         check_data(cfg, 'val')
@@ -37,24 +39,30 @@ def check_train(cfg: Config) -> None:
 
 
 def _check_start(cfg: Config) -> None:
-    """Check the checkpoint that training starts or continues from: mmengine would only warn of one that does not fit."""
+    """Check the checkpoint that training starts or continues from: mmengine only warns of a misfit."""
     key = 'resume' if cfg.get('resume') else 'load_from'
     checkpoint = load_checkpoint_safely(cfg.load_from, key=key)
     kind = checkpoint_kind(checkpoint['state_dict'])
     distils = type_name(cfg.model) == 'DistillDetector'
     if distils and kind != 'kd_det':
-        raise CheckpointError(f'{key}: {cfg.load_from!r} holds a detector ({kind}), not a distillation; expected weights '
-                              "named 'student.…'. To start the student from it, give it as model.student.init_cfg="
-                              "dict(type='Pretrained', checkpoint=…).")
+        raise CheckpointError(
+            f'{key}: {cfg.load_from!r} holds a detector ({kind}), not a distillation; expected weights '
+            "named 'student.…'. To start the student from it, give it as model.student.init_cfg="
+            "dict(type='Pretrained', checkpoint=…)."
+        )
     if not distils and kind == 'kd_det':
-        raise CheckpointError(f'{key}: {cfg.load_from!r} holds a distillation, and the config a plain '
-                              f'{type_name(cfg.model)}; take the student out of it with tools/export_student.py.')
+        raise CheckpointError(
+            f'{key}: {cfg.load_from!r} holds a distillation, and the config a plain '
+            f'{type_name(cfg.model)}; take the student out of it with tools/export_student.py.'
+        )
     meta = checkpoint.get('meta') or {}
     # mmengine runs meta.config, a text that mmdet 2 wrote, as Python; nothing that mmengine itself saved has one
     if key == 'resume' and ('message_hub' not in checkpoint or 'epoch' not in meta or 'config' in meta):
-        raise CheckpointError(f'resume: {cfg.load_from!r} holds weights but not the state of a training; expected '
-                              "'optimizer', 'message_hub' and 'param_schedulers' in it. To start anew from these weights, "
-                              'use --cfg-options load_from=… instead.')
+        raise CheckpointError(
+            f'resume: {cfg.load_from!r} holds weights but not the state of a training; expected '
+            "'optimizer', 'message_hub' and 'param_schedulers' in it. To start anew from these weights, "
+            'use --cfg-options load_from=… instead.'
+        )
 
 
 def check_test(cfg: Config) -> None:
@@ -83,22 +91,30 @@ def check_model(cfg: Config) -> None:
         raise ConfigError(f"model: {model!r}; expected a dict with 'type'. The config defines no detector.")
     if type_name(model) != 'DistillDetector':
         return
-    for name, what in (('student', 'the config of an mmdet detector'),
-                       ('teacher', "dict(config=<name, path or dict>, checkpoint=<path or URL>)"),
-                       ('distill', 'a dict of terms')):
+    for name, what in (
+        ('student', 'the config of an mmdet detector'),
+        ('teacher', 'dict(config=<name, path or dict>, checkpoint=<path or URL>)'),
+        ('distill', 'a dict of terms'),
+    ):
         if not isinstance(model.get(name), dict) or not model[name]:
-            raise ConfigError(f'model.{name}: {model.get(name)!r}; expected {what}.'
-                              f'{did_you_mean(name, [k for k in model if k != name])}')
+            raise ConfigError(
+                f'model.{name}: {model.get(name)!r}; expected {what}.'
+                f'{did_you_mean(name, [k for k in model if k != name])}'
+            )
     if not model.teacher.get('config'):
-        raise ConfigError(f'model.teacher.config: {model.teacher.get("config")!r}; expected the name, path or dict of the '
-                          f"teacher's mmdet config.{did_you_mean('config', [k for k in model.teacher])}")
+        raise ConfigError(
+            f'model.teacher.config: {model.teacher.get("config")!r}; expected the name, path or dict of the '
+            f"teacher's mmdet config.{did_you_mean('config', [k for k in model.teacher])}"
+        )
 
 
 def _check_amp(cfg: Config) -> None:
     from mmengine.device import get_device
+
     if str(cfg.optim_wrapper.get('type', '')).rsplit('.', 1)[-1] == 'AmpOptimWrapper' and get_device() == 'cpu':
-        raise ConfigError("optim_wrapper.type: 'AmpOptimWrapper' (--amp) needs a GPU, and there is none; expected "
-                          "'OptimWrapper'.")
+        raise ConfigError(
+            "optim_wrapper.type: 'AmpOptimWrapper' (--amp) needs a GPU, and there is none; expected 'OptimWrapper'."
+        )
 
 
 def check_data(cfg: Config, split: str) -> None:
@@ -119,8 +135,9 @@ def check_data(cfg: Config, split: str) -> None:
     single = isinstance(evaluator, dict)
     for index, metric in enumerate([evaluator] if single else evaluator):
         if isinstance(metric, dict) and isinstance(metric.get('ann_file'), str):
-            _check_exists(f'{split}_evaluator{"" if single else f"[{index}]"}.ann_file', metric['ann_file'],
-                          'annotation file')
+            _check_exists(
+                f'{split}_evaluator{"" if single else f"[{index}]"}.ann_file', metric['ann_file'], 'annotation file'
+            )
 
 
 def _leaves(dataset: Mapping[str, Any], key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -195,5 +212,7 @@ def check_work_dir(work_dir: str | Path) -> None:
         with tempfile.TemporaryFile(dir=work_dir):
             pass
     except OSError as error:
-        raise ConfigError(f'work_dir: {str(work_dir)!r} cannot be written ({error.strerror or error}); give another one '
-                          'with --work-dir.') from error
+        raise ConfigError(
+            f'work_dir: {str(work_dir)!r} cannot be written ({error.strerror or error}); give another one '
+            'with --work-dir.'
+        ) from error

@@ -59,6 +59,7 @@ def _user_error(error: BaseException | None) -> str | None:
 def _registered(kind: str) -> list[str]:
     """All names of one kind in mmengine's registries and their children, with their scopes."""
     import mmengine.registry as registries
+
     names, queue = [], [r for r in vars(registries).values() if isinstance(r, registries.Registry) and r.name == kind]
     while queue:
         registry = queue.pop()
@@ -100,8 +101,10 @@ def prepare_train(args: Namespace) -> Config:
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.auto_scale_lr:
         if not (cfg.get('auto_scale_lr') or {}).get('base_batch_size'):
-            raise ConfigError(f'--auto-scale-lr: auto_scale_lr is {cfg.get("auto_scale_lr")!r}; expected '
-                              'dict(base_batch_size=<images per step that the learning rate is meant for>).')
+            raise ConfigError(
+                f'--auto-scale-lr: auto_scale_lr is {cfg.get("auto_scale_lr")!r}; expected '
+                'dict(base_batch_size=<images per step that the learning rate is meant for>).'
+            )
         cfg.auto_scale_lr.enable = True
     if args.resume is not None:
         cfg.resume = True
@@ -145,8 +148,11 @@ def prepare_test(args: Namespace) -> Config:
         raise ConfigError(f'--out: {args.out!r}; expected a name that ends in .pkl or .pickle.')
     if args.show or args.show_dir:
         from mmdet.engine.hooks.utils import trigger_visualization_hook
+
         if 'visualization' not in cfg.get('default_hooks', {}):
-            raise ConfigError("--show: default_hooks.visualization is missing; expected dict(type='DetVisualizationHook').")
+            raise ConfigError(
+                "--show: default_hooks.visualization is missing; expected dict(type='DetVisualizationHook')."
+            )
         cfg = trigger_visualization_hook(cfg, args)
     check_test(cfg)
     if args.tta:
@@ -157,15 +163,18 @@ def prepare_test(args: Namespace) -> Config:
 def _add_tta(cfg: Config) -> None:
     """Wrap the model for test-time augmentation: the config's own, else with and without a horizontal flip."""
     tta_model = cfg.get('tta_model') or ConfigDict(
-        type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))
+        type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
+    )
     innermost = cfg.test_dataloader.dataset
     while 'dataset' in innermost:
         innermost = innermost.dataset
     pipeline = cfg.get('tta_pipeline')
     if not pipeline:
-        pack = dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor',
-                                                     'flip', 'flip_direction'))
-        views = [[dict(type='RandomFlip', prob=1.), dict(type='RandomFlip', prob=0.)], [pack]]
+        pack = dict(
+            type='PackDetInputs',
+            meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction'),
+        )
+        views = [[dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)], [pack]]
         pipeline = [*copy.deepcopy(innermost.pipeline[:-1]), dict(type='TestTimeAug', transforms=views)]
     innermost.pipeline = pipeline
     cfg.model = ConfigDict(**tta_model, module=cfg.model)
@@ -191,10 +200,13 @@ def run_test(cfg: Config, checkpoint: str, out: str | None = None) -> dict[str, 
         runner = _build(cfg)
         extra = load_student(runner.model, loaded, checkpoint)
         if extra:
-            print_log(f'{checkpoint} holds {len(extra)} weights that the model does not have, such as {extra[0]}',
-                      logger='current')
+            print_log(
+                f'{checkpoint} holds {len(extra)} weights that the model does not have, such as {extra[0]}',
+                logger='current',
+            )
         if out is not None:
             from mmdet.evaluation import DumpDetResults
+
             runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=out))
         return runner.test()
     finally:

@@ -54,8 +54,11 @@ class StudentCheckpointHook(Hook):
     @staticmethod
     def _best_checkpoints(runner: Runner) -> dict[str, str]:
         """Key of the message hub → path, for each metric that has a best checkpoint."""
-        return {key: str(value) for key, value in runner.message_hub.runtime_info.items()
-                if key.startswith('best_ckpt') and value}
+        return {
+            key: str(value)
+            for key, value in runner.message_hub.runtime_info.items()
+            if key.startswith('best_ckpt') and value
+        }
 
     @master_only
     def _follow_best(self, runner: Runner) -> None:
@@ -74,14 +77,14 @@ class StudentCheckpointHook(Hook):
     @master_only
     def _write(self, runner: Runner, name: str) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        meta: dict[str, Any] = dict(epoch=runner.epoch, iter=runner.iter, seed=runner.seed,
-                                    experiment_name=runner.experiment_name)
+        meta: dict[str, Any] = dict(
+            epoch=runner.epoch, iter=runner.iter, seed=runner.seed, experiment_name=runner.experiment_name
+        )
         dataset = getattr(runner.train_dataloader, 'dataset', None)
         if hasattr(dataset, 'metainfo'):
             meta['dataset_meta'] = dataset.metainfo
         checkpoint = dict(meta=meta, state_dict=model.state_dict())
         runner.call_hook('before_save_checkpoint', checkpoint=checkpoint)  # where EMAHook puts the averaged weights in
         cfg = runner.cfg if isinstance(runner.cfg.get('model'), dict) else None  # not if it was given built parts
-        path = export_student(checkpoint, self._folder(runner) / name, cfg=cfg,
-                              source=runner.experiment_name)
+        path = export_student(checkpoint, self._folder(runner) / name, cfg=cfg, source=runner.experiment_name)
         runner.logger.info(f'The student, for plain mmdet, is in {path}')

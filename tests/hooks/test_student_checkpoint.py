@@ -50,20 +50,31 @@ def toy_runner(work_dir, values, ema=False, resume=False, **options):
     torch.manual_seed(0)
     data = [dict(inputs=torch.randn(3)) for _ in range(8)]
     runner = Runner(
-        model=Toy(), work_dir=str(work_dir), train_dataloader=DataLoader(data, batch_size=4),
-        val_dataloader=DataLoader(data, batch_size=4), val_evaluator=[Given(values)], val_cfg=dict(),
-        train_cfg=dict(by_epoch=True, max_epochs=4, val_interval=1), randomness=dict(seed=1),
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)), resume=resume, default_scope='mmengine',
+        model=Toy(),
+        work_dir=str(work_dir),
+        train_dataloader=DataLoader(data, batch_size=4),
+        val_dataloader=DataLoader(data, batch_size=4),
+        val_evaluator=[Given(values)],
+        val_cfg=dict(),
+        train_cfg=dict(by_epoch=True, max_epochs=4, val_interval=1),
+        randomness=dict(seed=1),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+        resume=resume,
+        default_scope='mmengine',
         default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1, save_best='mAP', rule='greater')),
         custom_hooks=[Remember(**options)] + ([dict(type='EMAHook', momentum=0.5)] if ema else []),
-        experiment_name=f'{work_dir.parent.name}_{work_dir.name}_{resume}')
+        experiment_name=f'{work_dir.parent.name}_{work_dir.name}_{resume}',
+    )
     runner.seen = []
     return runner
 
 
 def students(work_dir):
-    return {name: torch.load(work_dir / name, weights_only=True)['state_dict']
-            for name in sorted(os.listdir(work_dir)) if name.startswith('student_')}
+    return {
+        name: torch.load(work_dir / name, weights_only=True)['state_dict']
+        for name in sorted(os.listdir(work_dir))
+        if name.startswith('student_')
+    }
 
 
 def test_last_and_best_are_written_and_the_former_best_goes(tmp_path):
@@ -73,7 +84,9 @@ def test_last_and_best_are_written_and_the_former_best_goes(tmp_path):
     assert list(written) == ['student_best_mAP_epoch_2.pth', 'student_last.pth']
     assert list(written['student_last.pth']) == ['weight', 'bias']
     torch.testing.assert_close(dict(written['student_best_mAP_epoch_2.pth']), runner.seen[1], rtol=0, atol=0)
-    torch.testing.assert_close(dict(written['student_last.pth']), dict(runner.model.student.state_dict()), rtol=0, atol=0)
+    torch.testing.assert_close(
+        dict(written['student_last.pth']), dict(runner.model.student.state_dict()), rtol=0, atol=0
+    )
     assert not torch.equal(runner.seen[1]['weight'], runner.model.student.weight)
     assert (tmp_path / 'w' / 'epoch_4.pth').exists()  # what the run resumes from is untouched
 
@@ -101,7 +114,9 @@ def test_with_ema_the_averaged_weights_are_written(tmp_path):
     torch.testing.assert_close(dict(written), dict(ema.state_dict()), rtol=0, atol=0)
     assert not torch.equal(written['weight'], runner.model.student.weight)
     best = torch.load(tmp_path / 'w' / 'best_mAP_epoch_4.pth')['state_dict']  # mmengine's own, of the same moment
-    torch.testing.assert_close(students(tmp_path / 'w')['student_best_mAP_epoch_4.pth']['weight'], best['student.weight'])
+    torch.testing.assert_close(
+        students(tmp_path / 'w')['student_best_mAP_epoch_4.pth']['weight'], best['student.weight']
+    )
 
 
 def test_options(tmp_path):

@@ -54,7 +54,7 @@ class ProbeHook(Hook):
                       open(os.path.join(runner.work_dir, 'probe.json'), 'w'))
 '''
 
-DISTILLED = '''
+DISTILLED = """
 _base_ = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'
 custom_imports = dict(imports=['kd_det', 'probe'])
 custom_hooks = [dict(type='ProbeHook')]
@@ -71,7 +71,7 @@ teacher['config']['model']['bbox_head']['in_channels'] = 24
 model = dict(_delete_=True, type='kd_det.DistillDetector', student=student, teacher=teacher,
              distill=dict(fgd=dict(student='neck', teacher='neck', loss=dict(
                  type='kd_det.FGDLoss', temp=0.5, alpha_fgd=1e-3, beta_fgd=5e-4, gamma_fgd=5e-4, lambda_fgd=5e-6))))
-'''
+"""
 
 
 def free_port():
@@ -81,10 +81,18 @@ def free_port():
 
 
 def run(script, *args, folder):
-    env = {**os.environ, 'PYTHON': sys.executable, 'PORT': free_port(), 'OMP_NUM_THREADS': '1', 'PYTHONWARNINGS': 'ignore',
-           'CUDA_VISIBLE_DEVICES': '', 'PYTHONPATH': os.pathsep.join([str(folder), os.environ.get('PYTHONPATH', '')])}
-    done = subprocess.run([ROOT / 'tools' / script, *map(str, args)], env=env, cwd=folder, capture_output=True, text=True,
-                          timeout=400)
+    env = {
+        **os.environ,
+        'PYTHON': sys.executable,
+        'PORT': free_port(),
+        'OMP_NUM_THREADS': '1',
+        'PYTHONWARNINGS': 'ignore',
+        'CUDA_VISIBLE_DEVICES': '',
+        'PYTHONPATH': os.pathsep.join([str(folder), os.environ.get('PYTHONPATH', '')]),
+    }
+    done = subprocess.run(
+        [ROOT / 'tools' / script, *map(str, args)], env=env, cwd=folder, capture_output=True, text=True, timeout=400
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return done
 
@@ -94,6 +102,7 @@ def folder(tmp_path_factory):
     from mmdet.registry import MODELS
     from mmdet.utils import register_all_modules
     from mmengine.config import Config
+
     register_all_modules(init_default_scope=False)
     root = tmp_path_factory.mktemp('ddp')
     write_tiny_coco(root / 'coco', n_train=4, n_val=2)
@@ -118,8 +127,21 @@ def test_two_processes_train_and_test_as_one(folder):
     keys = torch.load(folder / 'w' / 'epoch_1.pth')['state_dict'].keys()
     assert {key.split('.')[0] for key in keys} == {'student', 'distill'}
 
-    run('dist_test.sh', folder / 'distilled.py', folder / 'w' / 'epoch_1.pth', 2, '--work-dir', folder / 't', '--out',
-        folder / 'out.pkl', *data[:-1], 'custom_hooks=[]', 'model.student.test_cfg.score_thr=0.001', folder=folder)
+    run(
+        'dist_test.sh',
+        folder / 'distilled.py',
+        folder / 'w' / 'epoch_1.pth',
+        2,
+        '--work-dir',
+        folder / 't',
+        '--out',
+        folder / 'out.pkl',
+        *data[:-1],
+        'custom_hooks=[]',
+        'model.student.test_cfg.score_thr=0.001',
+        folder=folder,
+    )
     import pickle
+
     found = pickle.loads((folder / 'out.pkl').read_bytes())
     assert sorted(os.path.basename(item['img_path']) for item in found) == ['1.png', '2.png']

@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
+from tiny import tiny_options, write_tiny_coco
 
 from kd_det.engine import prepare_train, run_train
 from kd_det.engine.arguments import parse_train
-from tiny import tiny_options, write_tiny_coco
 
 TEACHER = 'model.teacher_ckpt={ckpt}'
 NOT_ONLINE = 'model.teacher.pretrained=False'  # the URL of that checkpoint, in mmrazor's spelling
@@ -16,10 +16,19 @@ CONFIGS = {
     'cwd/cwd_fpn_retina_r101_retina_r50_1x_coco.py': ([TEACHER, NOT_ONLINE], 'loss_cwd_fpn', 5),
     'cwd/cwd_cls_head_gfl_r101_fpn_gfl_r50_fpn_1x_coco.py': ([TEACHER, NOT_ONLINE], 'loss_cwd_fpn', 5),
     'fbkd/fbkd_fpn_faster-rcnn_r101_faster-rcnn_r50_1x_coco.py': (
-        [TEACHER, 'model.architecture.pretrained=False'], 'loss_s', 4),
+        [TEACHER, 'model.architecture.pretrained=False'],
+        'loss_s',
+        4,
+    ),
     'mgd/mgd_fpn_retina_x101_retina_r50_2x_coco.py': (
-        [TEACHER, 'model.architecture.neck.init_cfg.checkpoint={ckpt}',
-         'model.architecture.bbox_head.init_cfg.checkpoint={ckpt}'], 'loss_mgd_fpn', 5),
+        [
+            TEACHER,
+            'model.architecture.neck.init_cfg.checkpoint={ckpt}',
+            'model.architecture.bbox_head.init_cfg.checkpoint={ckpt}',
+        ],
+        'loss_mgd_fpn',
+        5,
+    ),
     'pkd/pkd_fpn_faster-rcnn_r101_faster-rcnn_r50_2x_coco.py': ([TEACHER], 'loss_pkd_fpn', 4),
     'pkd/pkd_fpn_fcos_x101_retina_r50_1x_coco.py': ([TEACHER], 'loss_pkd_fpn', 4),
     'pkd/pkd_fpn_mask-rcnn_swin_retina_r50_2x_coco.py': ([TEACHER], 'loss_pkd_fpn', 4),
@@ -34,6 +43,7 @@ def files(tmp_path_factory):
     from mmdet.registry import MODELS
     from mmdet.utils import register_all_modules
     from mmengine.hub import get_config
+
     register_all_modules(init_default_scope=False)
     root = tmp_path_factory.mktemp('mmrazor')
     write_tiny_coco(root / 'coco', n_train=1, n_val=1)
@@ -54,10 +64,22 @@ def test_config_trains_a_step(name, files, tmp_path, monkeypatch):
     monkeypatch.setenv('TORCH_HOME', str(files / 'torch'))
     paths, loss, levels = CONFIGS[name]
     # one image, no checkpoint of half a gigabyte; the first config is validated too, student and teacher
-    quick = ['default_hooks.checkpoint.interval=-1', 'default_hooks.checkpoint.save_last=False',
-             f'train_cfg.val_begin={0 if "cwd_fpn_frcnn" in name else 9}']
-    args = parse_train([f'mmrazor::distill/mmdet/{name}', '--work-dir', str(tmp_path), '--cfg-options',
-                        *tiny_options(files / 'coco'), *[path.format(ckpt=files / 'teacher.pth') for path in paths], *quick])
+    quick = [
+        'default_hooks.checkpoint.interval=-1',
+        'default_hooks.checkpoint.save_last=False',
+        f'train_cfg.val_begin={0 if "cwd_fpn_frcnn" in name else 9}',
+    ]
+    args = parse_train(
+        [
+            f'mmrazor::distill/mmdet/{name}',
+            '--work-dir',
+            str(tmp_path),
+            '--cfg-options',
+            *tiny_options(files / 'coco'),
+            *[path.format(ckpt=files / 'teacher.pth') for path in paths],
+            *quick,
+        ]
+    )
     cfg = prepare_train(args)
     runner = run_train(cfg)
     assert runner.iter == 1

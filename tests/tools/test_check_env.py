@@ -19,10 +19,17 @@ def test_a_good_environment_passes_and_prints_the_versions():
 
 BROKEN = {
     'no compiled ops': ("import sys; sys.modules['mmcv._ext'] = None", 'without compiled ops', 'make env'),
-    'ops of another torch': ("import importlib, mmcv.ops.nms as m; m.ext_module.nms = None", 'do not run on cpu', 'make env'),
-    'wrong results': ("import mmcv.ops as o; real = o.nms; o.nms = lambda *a, **k: (None, real(*a, **k)[1][:1])",
-                      'give wrong results', 'make env'),
-    'no pycocotools': ("import sys; sys.modules['pycocotools'] = None", "pycocotools", 'requirements/runtime.txt'),
+    'ops of another torch': (
+        'import sys, mmcv.ops; sys.modules['mmcv.ops.nms'].ext_module.nms = None',
+        'do not run on cpu',
+        'make env',
+    ),
+    'wrong results': (
+        'import mmcv.ops as o; real = o.nms; o.nms = lambda *a, **k: (None, real(*a, **k)[1][:1])',
+        'give wrong results',
+        'make env',
+    ),
+    'no pycocotools': ("import sys; sys.modules['pycocotools'] = None", 'pycocotools', 'requirements/runtime.txt'),
     'no joblib': ("import sys; sys.modules['joblib'] = None", "'joblib' is not installed", 'requirements/runtime.txt'),
     'other mmcv': ("import mmcv; mmcv.__version__ = '2.9.0'", 'refuses the installed versions', 'make env'),
 }
@@ -31,10 +38,18 @@ BROKEN = {
 @pytest.mark.parametrize('case', BROKEN)
 def test_what_is_broken_is_one_sentence_with_the_remedy(case):
     code, problem, remedy = BROKEN[case]
-    done = subprocess.run([sys.executable, '-c', f"""{code}
+    done = subprocess.run(
+        [
+            sys.executable,
+            '-c',
+            f"""{code}
 import runpy, sys
 sys.argv = ['check_env.py']
-runpy.run_path({str(TOOL)!r}, run_name='__main__')"""], capture_output=True, text=True)
+runpy.run_path({str(TOOL)!r}, run_name='__main__')""",
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 1
     errors = [line for line in done.stderr.splitlines() if 'arning' not in line]
     assert len(errors) == 1 and errors[0].startswith('error: '), done.stderr

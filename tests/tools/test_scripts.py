@@ -26,39 +26,94 @@ def run(tmp_path):
     return run
 
 
-TORCHRUN = ['python', '-m', 'torch.distributed.run', '--nnodes=1', '--node_rank=0', '--master_addr=127.0.0.1',
-            '--master_port=29500', '--nproc_per_node=8']
+TORCHRUN = [
+    'python',
+    '-m',
+    'torch.distributed.run',
+    '--nnodes=1',
+    '--node_rank=0',
+    '--master_addr=127.0.0.1',
+    '--master_port=29500',
+    '--nproc_per_node=8',
+]
 
 
 def test_dist_train(run):
     lines = run('dist_train.sh', 'configs/a b.py', '8', '--amp', '--cfg-options', 'a.b=c d')
-    assert lines[:-1] == [*TORCHRUN, f'{TOOLS}/train.py', 'configs/a b.py', '--launcher', 'pytorch', '--amp',
-                          '--cfg-options', 'a.b=c d']
+    assert lines[:-1] == [
+        *TORCHRUN,
+        f'{TOOLS}/train.py',
+        'configs/a b.py',
+        '--launcher',
+        'pytorch',
+        '--amp',
+        '--cfg-options',
+        'a.b=c d',
+    ]
     assert Path(lines[-1].removeprefix('PYTHONPATH=')).resolve() == TOOLS.parent
 
 
 def test_dist_test(run):
     lines = run('dist_test.sh', 'c.py', 'x.pth', '2', '--out', 'a.pkl', PYTHONPATH='/mine')
-    assert lines[7:-1] == ['--nproc_per_node=2', f'{TOOLS}/test.py', 'c.py', 'x.pth', '--launcher', 'pytorch', '--out',
-                           'a.pkl']
+    assert lines[7:-1] == [
+        '--nproc_per_node=2',
+        f'{TOOLS}/test.py',
+        'c.py',
+        'x.pth',
+        '--launcher',
+        'pytorch',
+        '--out',
+        'a.pkl',
+    ]
     assert lines[-1].endswith(':/mine')
 
 
 @pytest.mark.parametrize('script, args', [('dist_train.sh', ['c.py', '4']), ('dist_test.sh', ['c.py', 'x.pth', '4'])])
 def test_several_machines(run, script, args):
     lines = run(script, *args, NNODES='2', NODE_RANK='1', PORT='29666', MASTER_ADDR='10.0.0.1')
-    assert lines[3:8] == ['--nnodes=2', '--node_rank=1', '--master_addr=10.0.0.1', '--master_port=29666',
-                          '--nproc_per_node=4']
+    assert lines[3:8] == [
+        '--nnodes=2',
+        '--node_rank=1',
+        '--master_addr=10.0.0.1',
+        '--master_port=29666',
+        '--nproc_per_node=4',
+    ]
 
 
 def test_slurm_train(run):
     lines = run('slurm_train.sh', 'gpu', 'job', 'c.py', 'work dir', '--resume')
-    assert lines[:-1] == ['srun', '--partition=gpu', '--job-name=job', '--gres=gpu:8', '--ntasks=8', '--ntasks-per-node=8',
-                          '--cpus-per-task=5', '--kill-on-bad-exit=1', 'python', '-u', f'{TOOLS}/train.py', 'c.py',
-                          '--work-dir', 'work dir', '--launcher', 'slurm', '--resume']
-    lines = run('slurm_train.sh', 'gpu', 'job', 'c.py', 'w', GPUS='4', CPUS_PER_TASK='2', SRUN_ARGS='--quotatype=auto -x n1')
-    assert lines[3:11] == ['--gres=gpu:4', '--ntasks=4', '--ntasks-per-node=4', '--cpus-per-task=2',
-                           '--kill-on-bad-exit=1', '--quotatype=auto', '-x', 'n1']
+    assert lines[:-1] == [
+        'srun',
+        '--partition=gpu',
+        '--job-name=job',
+        '--gres=gpu:8',
+        '--ntasks=8',
+        '--ntasks-per-node=8',
+        '--cpus-per-task=5',
+        '--kill-on-bad-exit=1',
+        'python',
+        '-u',
+        f'{TOOLS}/train.py',
+        'c.py',
+        '--work-dir',
+        'work dir',
+        '--launcher',
+        'slurm',
+        '--resume',
+    ]
+    lines = run(
+        'slurm_train.sh', 'gpu', 'job', 'c.py', 'w', GPUS='4', CPUS_PER_TASK='2', SRUN_ARGS='--quotatype=auto -x n1'
+    )
+    assert lines[3:11] == [
+        '--gres=gpu:4',
+        '--ntasks=4',
+        '--ntasks-per-node=4',
+        '--cpus-per-task=2',
+        '--kill-on-bad-exit=1',
+        '--quotatype=auto',
+        '-x',
+        'n1',
+    ]
     assert '--ntasks-per-node=2' in run('slurm_train.sh', 'gpu', 'job', 'c.py', 'w', GPUS='16', GPUS_PER_NODE='2')
 
 

@@ -16,8 +16,14 @@ from kd_det.engine.arguments import parse_train
 
 ROOT = Path(__file__).parents[2]
 RETINA = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'
-SMALL = ['model.backbone.init_cfg=None', 'model.neck.out_channels=16', 'model.bbox_head.in_channels=16',
-         'model.bbox_head.feat_channels=16', 'model.bbox_head.stacked_convs=1', 'randomness.seed=0']
+SMALL = [
+    'model.backbone.init_cfg=None',
+    'model.neck.out_channels=16',
+    'model.bbox_head.in_channels=16',
+    'model.bbox_head.feat_channels=16',
+    'model.bbox_head.stacked_convs=1',
+    'randomness.seed=0',
+]
 
 
 def tool(name):
@@ -36,16 +42,22 @@ def options(coco, *more, scale=64):
     return ['--cfg-options', *tiny_options(coco, scale=scale), *SMALL, *more]
 
 
-# --- good input ----------------------------------------------------------------------------------------------------------
+# --- good input -------------------------------------------------------------------------------------------------------
 
 
 def test_plain_mmdet_config_trains_stops_and_resumes(coco, tmp_path):
-    through = [RETINA, '--work-dir', str(tmp_path / 'through'), *options(coco, 'train_cfg.max_epochs=2',
-                                                                         'train_cfg.val_begin=9')]
+    through = [
+        RETINA,
+        '--work-dir',
+        str(tmp_path / 'through'),
+        *options(coco, 'train_cfg.max_epochs=2', 'train_cfg.val_begin=9'),
+    ]
     assert guarded(tool('train').main, through) == 0
     kill = tmp_path / 'child.py'  # the same run, whose second epoch is cut short by an error
-    kill.write_text(f"_base_ = {RETINA!r}\ncustom_imports = dict(imports=['kd_det'])\n"
-                    "custom_hooks = [dict(type='StopBeforeEpoch', epoch=1)]\n")
+    kill.write_text(
+        f"_base_ = {RETINA!r}\ncustom_imports = dict(imports=['kd_det'])\n"
+        "custom_hooks = [dict(type='StopBeforeEpoch', epoch=1)]\n"
+    )
     from mmengine.hooks import Hook
     from mmengine.registry import HOOKS
 
@@ -73,6 +85,7 @@ def test_plain_mmdet_config_trains_stops_and_resumes(coco, tmp_path):
 
 def test_auto_scale_lr_and_amp_reach_the_config(coco, tmp_path, monkeypatch):
     import mmengine.device
+
     monkeypatch.setattr(mmengine.device, 'get_device', lambda: 'cuda')  # --amp is refused on a CPU
     argv = [RETINA, '--work-dir', str(tmp_path), '--amp', '--auto-scale-lr', *options(coco)]
     cfg = prepare_train(parse_train(argv))
@@ -100,7 +113,8 @@ def test_wrapped_datasets_are_checked_and_pass(coco, tmp_path):
     prepare_train(parse_train([str(child), '--work-dir', str(tmp_path / 'w'), *keep]))
     broken = 'train_dataloader.dataset.dataset.datasets.1.ann_file=annotations/none.json'
     assert 'train_dataloader.dataset.dataset.datasets[1].ann_file: annotation file' in refused(
-        [str(child), '--work-dir', str(tmp_path / 'w'), *keep, broken])
+        [str(child), '--work-dir', str(tmp_path / 'w'), *keep, broken]
+    )
 
 
 def test_voc_layout_is_checked(tmp_path):
@@ -112,25 +126,35 @@ def test_voc_layout_is_checked(tmp_path):
         for split in ('trainval', 'test'):
             (root / year / 'ImageSets' / 'Main' / f'{split}.txt').write_text('1\n')
     leaf = 'train_dataloader.dataset.dataset.datasets'
-    argv = [voc, '--work-dir', str(tmp_path / 'w'), '--cfg-options', f'{leaf}.0.data_root={root}/',
-            f'{leaf}.1.data_root={root}/', f'val_dataloader.dataset.data_root={root}/']
+    argv = [
+        voc,
+        '--work-dir',
+        str(tmp_path / 'w'),
+        '--cfg-options',
+        f'{leaf}.0.data_root={root}/',
+        f'{leaf}.1.data_root={root}/',
+        f'val_dataloader.dataset.data_root={root}/',
+    ]
     prepare_train(parse_train(argv))
     (root / 'VOC2012' / 'Annotations').rename(root / 'VOC2012' / 'Annotation')
     text = refused(argv)
     assert f'{leaf}[1].ann_subdir: folder' in text and "Nearest: 'Annotation'" in text
 
 
-# --- bad input -------------------------------------------------------------------------------------------------------------
+# --- bad input --------------------------------------------------------------------------------------------------------
 
 
 def refused(argv, main=None):
     """Run, expect status 2, and return the one line on stderr."""
     import contextlib
     import io
+
     stderr = io.StringIO()
     with contextlib.redirect_stderr(stderr):
         status = guarded(main or (lambda args: prepare_train(parse_train(args))), argv)
-    lines = [line for line in stderr.getvalue().splitlines() if 'UserWarning' not in line and 'warnings.warn' not in line]
+    lines = [
+        line for line in stderr.getvalue().splitlines() if 'UserWarning' not in line and 'warnings.warn' not in line
+    ]
     assert status == 2 and len(lines) == 1 and lines[0].startswith('error: '), stderr.getvalue()
     return lines[0]
 
@@ -144,10 +168,14 @@ def bad_cases(coco, tmp_path):
     no_model = tmp_path / 'no_model.py'
     no_model.write_text('a = 1\n')
     no_teacher = tmp_path / 'no_teacher.py'
-    no_teacher.write_text("model = dict(type='kd_det.DistillDetector', student=dict(type='RetinaNet'), techer=dict(a=1))\n")
+    no_teacher.write_text(
+        "model = dict(type='kd_det.DistillDetector', student=dict(type='RetinaNet'), techer=dict(a=1))\n"
+    )
     no_config = tmp_path / 'no_config.py'
-    no_config.write_text("model = dict(type='kd_det.DistillDetector', student=dict(type='RetinaNet'),\n"
-                         "             teacher=dict(cfg='x.py'), distill=dict(a=dict()))\n")
+    no_config.write_text(
+        "model = dict(type='kd_det.DistillDetector', student=dict(type='RetinaNet'),\n"
+        "             teacher=dict(cfg='x.py'), distill=dict(a=dict()))\n"
+    )
     lost_base = tmp_path / 'lost_base.py'
     lost_base.write_text("_base_ = 'not_there.py'\n")
     broken = tmp_path / 'broken.py'
@@ -160,13 +188,17 @@ def bad_cases(coco, tmp_path):
     torch.save(dict(state_dict={'student.a': torch.ones(2), 'distill.a': torch.ones(2)}), distilled)
     good = options(coco)
     kd = tmp_path / 'kd.py'
-    kd.write_text(f"_base_ = {RETINA!r}\nmodel = dict(_delete_=True, type='kd_det.DistillDetector', student=_base_.model,\n"
-                  "             teacher=dict(config='mmdet::x.py'), distill=dict(a=dict(student='neck')))\n")
+    kd.write_text(
+        f"_base_ = {RETINA!r}\nmodel = dict(_delete_=True, type='kd_det.DistillDetector', student=_base_.model,\n"
+        "             teacher=dict(config='mmdet::x.py'), distill=dict(a=dict(student='neck')))\n"
+    )
     data = ['--cfg-options', *tiny_options(coco)]
     return {
         'no such config': (['configs/fgd_retina.py'], ['config:', 'does not exist']),
-        'no such mmdet config': (['mmdet::retinanet/retinanet_r50_fpn_3x_coco.py'],
-                                 ['retinanet_r50_fpn_3x_coco.py', "'retinanet_r50_fpn_2x_coco.py'"]),
+        'no such mmdet config': (
+            ['mmdet::retinanet/retinanet_r50_fpn_3x_coco.py'],
+            ['retinanet_r50_fpn_3x_coco.py', "'retinanet_r50_fpn_2x_coco.py'"],
+        ),
         'no such mmdet folder': (['mmdet::retina/x.py'], ["'retina'", "'retinanet'"]),
         'no such package': (['mmdte::retinanet/x.py'], ["no package 'mmdte'", "'mmdet'"]),
         'base is missing': ([str(lost_base)], ['lost_base.py', 'a base of it does not exist', 'not_there.py']),
@@ -174,35 +206,79 @@ def bad_cases(coco, tmp_path):
         'no model': ([str(no_model)], ['model: None']),
         'no teacher': ([str(no_teacher)], ['model.teacher: None', "Nearest: 'techer'"]),
         'no teacher config': ([str(no_config)], ['model.teacher.config: None', "Nearest: 'cfg'"]),
-        'no annotation file': ([RETINA, *good, 'train_dataloader.dataset.ann_file=annotations/instances_tran2017.json'],
-                               ['train_dataloader.dataset.ann_file', 'does not exist', "'instances_train2017.json'"]),
-        'empty annotation file': ([RETINA, *good, f'val_dataloader.dataset.ann_file={empty}'],
-                                  ['val_dataloader.dataset.ann_file', 'is empty']),
-        'no image folder': ([RETINA, *good, 'val_dataloader.dataset.data_prefix.img=val2007'],
-                            ['val_dataloader.dataset.data_prefix.img', 'val2007', "'val2017'"]),
+        'no annotation file': (
+            [RETINA, *good, 'train_dataloader.dataset.ann_file=annotations/instances_tran2017.json'],
+            ['train_dataloader.dataset.ann_file', 'does not exist', "'instances_train2017.json'"],
+        ),
+        'empty annotation file': (
+            [RETINA, *good, f'val_dataloader.dataset.ann_file={empty}'],
+            ['val_dataloader.dataset.ann_file', 'is empty'],
+        ),
+        'no image folder': (
+            [RETINA, *good, 'val_dataloader.dataset.data_prefix.img=val2007'],
+            ['val_dataloader.dataset.data_prefix.img', 'val2007', "'val2017'"],
+        ),
         'no data at all': ([RETINA], ['train_dataloader.dataset.data_root', "'data/coco/'"]),
-        'no file for the metric': ([RETINA, *good, 'val_evaluator.ann_file=x.json'], ['val_evaluator.ann_file', 'x.json']),
-        'work dir is below a file': ([RETINA, *good, '--work-dir', str(file / 'run')], ['work_dir', 'cannot be written']),
+        'no file for the metric': (
+            [RETINA, *good, 'val_evaluator.ann_file=x.json'],
+            ['val_evaluator.ann_file', 'x.json'],
+        ),
+        'work dir is below a file': (
+            [RETINA, *good, '--work-dir', str(file / 'run')],
+            ['work_dir', 'cannot be written'],
+        ),
         'no checkpoint to resume': ([RETINA, *good, '--resume', str(tmp_path / 'hal.pth')], ['resume:', "'half.pth'"]),
         'truncated checkpoint': ([RETINA, *good, '--resume', str(half)], ['resume:', 'truncated']),
         'no checkpoint to load': ([RETINA, *good, f'load_from={tmp_path}/hal.pth'], ['load_from:', "'half.pth'"]),
-        'resume from weights alone': ([RETINA, *good, '--resume', str(slim)], ['resume:', 'not the state of a training']),
-        'distillation from a detector': ([str(kd), *data, f'load_from={slim}'], ['load_from:', 'model.student.init_cfg']),
+        'resume from weights alone': (
+            [RETINA, *good, '--resume', str(slim)],
+            ['resume:', 'not the state of a training'],
+        ),
+        'distillation from a detector': (
+            [str(kd), *data, f'load_from={slim}'],
+            ['load_from:', 'model.student.init_cfg'],
+        ),
         'detector from a distillation': ([RETINA, *good, f'load_from={distilled}'], ['load_from:', 'export_student']),
-        'option into a list': ([RETINA, *good, 'train_dataloader.dataset.pipeline.99.scale=1'], ['--cfg-options', '99']),
+        'option into a list': (
+            [RETINA, *good, 'train_dataloader.dataset.pipeline.99.scale=1'],
+            ['--cfg-options', '99'],
+        ),
         'amp on a cpu': ([RETINA, *good, '--amp'], ['--amp', 'needs a GPU']),
-        'auto-scale-lr without a base': ([RETINA, *good, 'auto_scale_lr=None', '--auto-scale-lr'],
-                                         ['--auto-scale-lr', 'base_batch_size']),
+        'auto-scale-lr without a base': (
+            [RETINA, *good, 'auto_scale_lr=None', '--auto-scale-lr'],
+            ['--auto-scale-lr', 'base_batch_size'],
+        ),
         'nothing to train with': ([RETINA, *good, 'train_dataloader=None'], ['train_dataloader: None']),
     }
 
 
-CASES = ['no such config', 'no such mmdet config', 'no such mmdet folder', 'no such package', 'base is missing',
-         'syntax error', 'no model', 'no teacher', 'no teacher config', 'no annotation file', 'empty annotation file',
-         'no image folder', 'no data at all', 'no file for the metric', 'work dir is below a file',
-         'no checkpoint to resume', 'truncated checkpoint', 'no checkpoint to load', 'resume from weights alone',
-         'distillation from a detector', 'detector from a distillation', 'option into a list',
-         'amp on a cpu', 'auto-scale-lr without a base', 'nothing to train with']
+CASES = [
+    'no such config',
+    'no such mmdet config',
+    'no such mmdet folder',
+    'no such package',
+    'base is missing',
+    'syntax error',
+    'no model',
+    'no teacher',
+    'no teacher config',
+    'no annotation file',
+    'empty annotation file',
+    'no image folder',
+    'no data at all',
+    'no file for the metric',
+    'work dir is below a file',
+    'no checkpoint to resume',
+    'truncated checkpoint',
+    'no checkpoint to load',
+    'resume from weights alone',
+    'distillation from a detector',
+    'detector from a distillation',
+    'option into a list',
+    'amp on a cpu',
+    'auto-scale-lr without a base',
+    'nothing to train with',
+]
 
 
 @pytest.mark.parametrize('case', CASES)
@@ -225,15 +301,22 @@ def test_unknown_types_name_the_nearest(coco, tmp_path):
 
     base = [RETINA, '--work-dir', str(tmp_path)]
     assert "'FocalLos' is not a model of 'mmdet'. Nearest: 'FocalLoss'" in refused(
-        [*base, *options(coco, 'model.bbox_head.loss_cls.type=FocalLos')], main)
+        [*base, *options(coco, 'model.bbox_head.loss_cls.type=FocalLos')], main
+    )
     assert "Nearest: 'CheckpointHook'" in refused(
-        [*base, *options(coco, 'default_hooks.checkpoint.type=ChekpointHook')], main)
+        [*base, *options(coco, 'default_hooks.checkpoint.type=ChekpointHook')], main
+    )
 
 
 def test_the_command_itself(tmp_path):
     def run(**env):
-        return subprocess.run([sys.executable, str(ROOT / 'tools' / 'train.py'), 'nowhere.py'], cwd=tmp_path,
-                              capture_output=True, text=True, env={**os.environ, **env})
+        return subprocess.run(
+            [sys.executable, str(ROOT / 'tools' / 'train.py'), 'nowhere.py'],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            env={**os.environ, **env},
+        )
 
     done = run()
     assert done.returncode == 2 and 'Traceback' not in done.stderr
