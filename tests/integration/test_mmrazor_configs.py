@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny import tiny_options, write_tiny_coco
 
+from kd_det.checkpoint import export_student
 from kd_det.engine import prepare_train, run_train
 from kd_det.engine.arguments import parse_train
 
@@ -90,3 +91,16 @@ def test_config_trains_a_step(name, files, tmp_path, monkeypatch):
     trained = {id(p) for p in runner.optim_wrapper.optimizer.state}
     student = [p for p in runner.model.architecture.parameters() if p.requires_grad]
     assert sum(id(p) in trained for p in student) > 0.9 * len(student), 'the step did not reach the student'
+    if name.startswith('cwd/cwd_fpn_frcnn'):
+        check_export(runner, tmp_path)
+
+
+def check_export(runner, folder):
+    """The student of mmrazor's checkpoint is a plain mmdet checkpoint, with the plain config in it."""
+    from mmdet.apis import init_detector
+
+    checkpoint = dict(state_dict=runner.model.state_dict(), meta=dict(cfg=runner.cfg.pretty_text))
+    path = export_student(checkpoint, folder / 'student.pth', config_out=folder / 'student.py')
+    model = init_detector(str(folder / 'student.py'), str(path), device='cpu')
+    assert type(model).__name__ == 'FasterRCNN'
+    torch.testing.assert_close(model.state_dict(), runner.model.architecture.state_dict(), rtol=0, atol=0)

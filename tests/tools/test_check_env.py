@@ -20,7 +20,7 @@ def test_a_good_environment_passes_and_prints_the_versions():
 BROKEN = {
     'no compiled ops': ("import sys; sys.modules['mmcv._ext'] = None", 'without compiled ops', 'make env'),
     'ops of another torch': (
-        'import sys, mmcv.ops; sys.modules['mmcv.ops.nms'].ext_module.nms = None',
+        "import sys, mmcv.ops; sys.modules['mmcv.ops.nms'].ext_module.nms = None",
         'do not run on cpu',
         'make env',
     ),
