@@ -1,0 +1,10 @@
+"""kd_det: object-detection distillation on MMDetection 3.x. Importing it registers everything."""
+
+from . import compat
+from .version import __version__
+
+compat.install()
+
+from . import adapters, datasets, detectors, hooks, losses  # noqa: E402
+
+__all__ = ['__version__', 'adapters', 'compat', 'datasets', 'detectors', 'hooks', 'losses']

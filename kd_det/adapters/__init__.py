@@ -1,0 +1,8 @@
+"""Adapters: how to make two readings comparable. One file per kind."""
+
+from .align import Align
+from .base import Adapter, Pair
+from .multibox import MultiBox
+from .rows import AnchorRows, RoIRows
+
+__all__ = ['Adapter', 'Align', 'AnchorRows', 'MultiBox', 'Pair', 'RoIRows']

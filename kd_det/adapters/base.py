@@ -1,0 +1,66 @@
+"""What an adapter is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from kd_det.taps import Tap
+
+
+@dataclass
+class Pair:
+    """Two readings that a loss can compare: one level, or all levels for a loss that asks for lists.
+
+    Attributes:
+        student: What the loss gets first.
+        teacher: What the loss gets second.
+        extras: What the loss may ask for by argument name, beside what the samples give.
+    """
+
+    student: Any
+    teacher: Any
+    extras: dict[str, Any] = field(default_factory=dict)
+
+
+class Adapter(nn.Module):
+    """Turns a student reading and a teacher reading into :class:`Pair` objects, one per level.
+
+    :meth:`prepare` is called once, by the plan, with readings of a dry forward: there an adapter makes its layers and
+    refuses what it cannot make comparable. Its parameters are trained with the student and never part of it.
+    """
+
+    #: How :meth:`prepare` treated each pair, in words, for the plan.
+    notes: list[str]
+    #: The term's tap into the student; set by the term.
+    student_tap: Tap | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.notes = []
+
+    def prepare(self, student: Any, teacher: Any, context: dict[str, Any], key: str, same_channels: bool = True) -> None:
+        """Make layers and check, from the readings of a dry forward.
+
+        Args:
+            student: The student's reading.
+            teacher: The teacher's reading.
+            context: What :meth:`forward` will get.
+            key: The config key to blame, such as ``distill.fgd``.
+            same_channels: Whether the loss needs equal widths.
+
+        Raises:
+            ConfigError: If the readings cannot be made comparable.
+        """
+
+    def forward(self, student: Any, teacher: Any, context: dict[str, Any]) -> list[Pair]:
+        """Make the readings comparable.
+
+        Args:
+            student: The student's reading.
+            teacher: The teacher's reading, without graph.
+            context: ``gt_bboxes``, ``gt_labels``, ``image_sizes``, ``batch_input_shape`` and the term's ``inputs``.
+        """
+        raise NotImplementedError

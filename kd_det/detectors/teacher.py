@@ -1,0 +1,313 @@
+"""The teacher: load, check, freeze, run."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine import Config
+from mmengine.dist import is_main_process
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from kd_det.checkpoint import checkpoint_kind, load_checkpoint_safely, student_state_dict
+from kd_det.errors import CheckpointError, ConfigError, did_you_mean
+from kd_det.registry import MODELS
+from kd_det.taps import TapSet
+
+_KEYS = ('config', 'checkpoint', 'strict')
+_RUNS = ('extract_feat', 'tensor', 'loss')
+
+
+class Teacher:
+    """A frozen detector that is observed and never trained.
+
+    It is no ``nn.Module``, so that nothing of it gets into ``parameters()``, ``state_dict()``, EMA copies, DDP buckets
+    or checkpoints, and it is always in eval mode, drop path and dropout included.
+
+    Args:
+        config: Name of an mmdet config (``'mmdet::retinanet/…'``), a path, or a config dict: a whole config or its
+            ``model`` alone. Of a kd_det config the student is taken.
+        checkpoint: Path or URL of its weights, of plain mmdet, kd_det or mmrazor. None, written out, means random
+            weights.
+        strict: Whether missing, unexpected or mis-shaped keys of the checkpoint stop the run.
+
+    Raises:
+        ConfigError: If the config cannot be found or has no model.
+    """
+
+    def __init__(self, config: Any, checkpoint: str | None, strict: bool = True) -> None:
+        self.checkpoint, self.strict = checkpoint, strict
+        model_cfg = _model_config(config)
+        scope = model_cfg.pop('_scope_', 'mmdet')
+        with MODELS.switch_scope_and_registry(scope) as registry:
+            self.model: nn.Module = registry.build(model_cfg)
+        self.model.requires_grad_(False).eval()
+        self.loaded = False
+        self._runs: dict[int, tuple[str, dict[Any, int]]] = {}
+        self._convert: tuple[dict[str, Any], dict[str, Any]] | None = None
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> Teacher:
+        """Build from ``model.teacher``.
+
+        Raises:
+            ConfigError: For unknown or missing keys.
+        """
+        if not isinstance(cfg, dict):
+            raise ConfigError(
+                f'model.teacher: found {cfg!r}, expected dict(config=<mmdet:: name, path or dict>, checkpoint=<path or URL>).'
+            )
+        for key in cfg:
+            if key not in _KEYS:
+                raise ConfigError(f'model.teacher: unknown key {key!r}; expected {", ".join(_KEYS)}.{did_you_mean(key, _KEYS)}')
+        if 'config' not in cfg:
+            raise ConfigError("model.teacher.config: missing; expected the name of an mmdet config, a path, or a dict.")
+        if 'checkpoint' not in cfg:
+            raise ConfigError(
+                'model.teacher.checkpoint: missing; expected the path or URL of the trained weights '
+                '(write checkpoint=None for a teacher with random weights).'
+            )
+        return cls(**cfg)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Teacher:
+        return self  # a guest: copies of the wrapper (EMA) share it
+
+    def load(self, device: torch.device | str = 'cpu') -> None:
+        """Load the weights, once, report what did not fit, and move to ``device``.
+
+        Raises:
+            CheckpointError: If the file cannot be read safely, or does not fit while ``strict``.
+        """
+        if self.loaded:
+            return
+        if self.checkpoint is None:
+            print_log('The teacher has random weights (model.teacher.checkpoint=None).', 'current', level=30)
+        else:
+            load_into(self.model, self.checkpoint, 'model.teacher.checkpoint', self.strict)
+        self.model.requires_grad_(False).eval().to(device)
+        self.loaded = True
+
+    def apply_(self, function: Callable[[Tensor], Tensor]) -> None:
+        """What ``nn.Module._apply`` does: the teacher moves with the wrapper."""
+        if self.loaded:
+            self.model._apply(function)
+
+    def see_as(self, student: nn.Module) -> None:
+        """Convert the student's normalised images to the teacher's mean, std and channel order, where they differ."""
+        theirs, ours = _normalisation(student.data_preprocessor), _normalisation(self.model.data_preprocessor)
+        self._convert = None if theirs == ours else (theirs, ours)
+
+    @property
+    def converts_images(self) -> bool:
+        """Whether the teacher's normalisation differs from the student's."""
+        return self._convert is not None
+
+    def images(self, inputs: Tensor, samples: Sequence[Any] | None = None) -> Tensor:
+        """The student's input batch as the teacher's preprocessor would have made it.
+
+        Args:
+            inputs: Normalised and padded by the student's preprocessor, shape (B, 3, H, W).
+            samples: Their ``img_shape`` tells the padding, which gets the teacher's pad value.
+        """
+        if self._convert is None:
+            return inputs
+        theirs, ours = self._convert
+        mean_s, std_s = (inputs.new_tensor(theirs[name]).view(1, -1, 1, 1) for name in ('mean', 'std'))
+        mean_t, std_t = (inputs.new_tensor(ours[name]).view(1, -1, 1, 1) for name in ('mean', 'std'))
+        raw = inputs * std_s + mean_s
+        if theirs['flip'] != ours['flip']:
+            raw = raw.flip(1)
+        images = (raw - mean_t) / std_t
+        for image, sample in zip(images, samples or ()):
+            height, width = sample.metainfo.get('img_shape', image.shape[-2:])[:2]
+            image[:, height:] = ours['pad']
+            image[:, :, width:] = ours['pad']
+        return images
+
+    def observe(self, inputs: Tensor, samples: Sequence[Any] | None, taps: TapSet) -> None:
+        """Run as deep as the deepest tap, and no deeper; the readings are then in ``taps``.
+
+        Args:
+            inputs: The student's normalised batch, shape (B, 3, H, W).
+            samples: The data samples.
+            taps: Taps into this teacher.
+        """
+        images = self.images(inputs, samples)
+        run, counts = self._runs[id(taps)]
+        taps.clear()
+        taps.stop_at(counts)
+        with torch.no_grad(), taps:
+            run_network(self.model, run, images, samples)
+
+    def probe(self, inputs: Tensor, samples: Sequence[Any], taps: TapSet, key: str) -> None:
+        """Find out how deep the taps lie, and read them once.
+
+        Raises:
+            ConfigError: If a tap is never reached.
+        """
+        images = self.images(inputs, samples)
+        with torch.no_grad():
+            self._runs[id(taps)] = probe_network(self.model, images, samples, taps, key)
+
+    def observe_rois(self, features: Any, rois: Tensor, stage: int | None, taps: TapSet) -> None:
+        """Score the student's RoIs with the teacher's second stage.
+
+        Args:
+            features: The teacher's feature maps.
+            rois: Shape (N, 5): image index and box, in pixels of the network's input.
+            stage: Which stage of a cascade; None for a single second stage.
+            taps: Taps inside ``roi_head``.
+        """
+        taps.clear()
+        head = self.model.roi_head
+        with torch.no_grad(), taps:
+            head._bbox_forward(features, rois) if stage is None else head._bbox_forward(stage, features, rois)
+
+
+def run_network(model: nn.Module, run: str, inputs: Tensor, samples: Any) -> Any:
+    """Run a detector: ``'extract_feat'`` (backbone and neck), ``'tensor'`` (and heads), or ``'loss'``."""
+    return model.extract_feat(inputs) if run == 'extract_feat' else model(inputs, samples, mode=run)
+
+
+def probe_network(model: nn.Module, inputs: Tensor, samples: Any, taps: TapSet, key: str) -> tuple[str, dict[Any, int]]:
+    """Find the shallowest run that reaches all taps.
+
+    Returns:
+        Its name and how often each source ran in it. The readings are in ``taps``.
+
+    Raises:
+        ConfigError: If no run reaches all taps.
+    """
+    if not taps:
+        return 'extract_feat', {}
+    needs_loss = any(kind == 'method' for _, kind, _ in taps.recorders)
+    for run in _RUNS[2:] if needs_loss else _RUNS:
+        taps.clear()
+        taps.stop_at(None)
+        try:
+            with taps:
+                run_network(model, run, inputs, copy.deepcopy(samples))
+        except Exception:
+            if run == _RUNS[-1]:
+                raise
+            continue
+        counts = taps.counts()
+        if all(counts.values()):
+            return run, counts
+    silent = [r.source for s, r in taps.recorders.items() if not counts[s]]
+    raise ConfigError(f'{key}: {", ".join(map(repr, silent))} never runs in {type(model).__name__}.')
+
+
+def load_into(model: nn.Module, source: str, key: str, strict: bool = True) -> None:
+    """Load a checkpoint of plain mmdet, kd_det or mmrazor into a detector and report what did not fit.
+
+    Args:
+        model: The detector.
+        source: Path or URL.
+        key: The config key to blame.
+        strict: Whether anything that does not fit stops the run.
+
+    Raises:
+        CheckpointError: See ``strict``; always if nothing fits at all.
+    """
+    checkpoint = load_checkpoint_safely(source, key=key)
+    kind = checkpoint_kind(checkpoint['state_dict'])
+    weights = student_state_dict(checkpoint)
+    own = model.state_dict()
+    shapes = {
+        name: (tuple(value.shape), tuple(own[name].shape))
+        for name, value in weights.items()
+        if name in own and value.shape != own[name].shape
+    }
+    fitting = type(weights)((name, value) for name, value in weights.items() if name not in shapes)
+    fitting._metadata = getattr(weights, '_metadata', {})
+    missing, unexpected = model.load_state_dict(fitting, strict=False)
+    missing = [name for name in missing if name not in shapes and not name.endswith('num_batches_tracked')]
+    found = {
+        'missing': missing,
+        'unexpected': list(unexpected),
+        'mis-shaped': [f'{name} {file} for {wanted}' for name, (file, wanted) in shapes.items()],
+    }
+    report = '; '.join(f'{len(names)} {what} ({_few(names)})' for what, names in found.items() if names)
+    wrapper = '' if kind == 'mmdet' else f', the student of a {kind} checkpoint,'
+    if not report:
+        print_log(f'Loaded {source}{wrapper} into {type(model).__name__}: all {len(own)} tensors fit.', 'current')
+    elif strict or len(fitting) == len(unexpected):
+        raise CheckpointError(
+            f'{key}: {source!r}{wrapper} does not fit {type(model).__name__}: {report}. Expected the weights of exactly '
+            'this architecture and number of classes; correct model.teacher.config, or set model.teacher.strict=False.'
+        )
+    elif is_main_process():
+        print_log(f'Loaded {source}{wrapper} into {type(model).__name__}, but: {report}.', 'current', level=30)
+
+
+def _few(names: list[str], n: int = 3) -> str:
+    return ', '.join(names[:n]) + (', …' if len(names) > n else '')
+
+
+def _model_config(config: Any) -> dict[str, Any]:
+    """The ``model`` dict of a teacher given as name, path or dict."""
+    key = 'model.teacher.config'
+    if isinstance(config, (str, Path)):
+        config = load_config(str(config), key)
+    if not isinstance(config, (dict, Config)):
+        raise ConfigError(f'{key}: found {type(config).__name__}, expected the name of an mmdet config, a path, or a dict.')
+    scope = config.get('default_scope', None) or 'mmdet'
+    model = config if 'type' in config and 'model' not in config else config.get('model')
+    if not isinstance(model, dict) or 'type' not in model:
+        raise ConfigError(f"{key}: no model in it; expected a key 'model' with 'type'.{did_you_mean('model', list(config))}")
+    model = copy.deepcopy(dict(model))
+    if 'student' in model and 'teacher' in model:
+        model = dict(model['student'])
+    if config is not model and 'data_preprocessor' not in model and config.get('data_preprocessor'):
+        model['data_preprocessor'] = config['data_preprocessor']
+    model.setdefault('_scope_', scope)
+    return model
+
+
+def load_config(name: str, key: str) -> Config:
+    """Read a config given as ``mmdet::…`` (or another package's) or as a path.
+
+    Raises:
+        ConfigError: If there is none of that name; the message names the nearest ones.
+    """
+    from mmengine.hub import get_config
+    from mmengine.utils import get_installed_path
+
+    if '::' in name:
+        package, _, rest = name.partition('::')
+        try:
+            return get_config(name)
+        except Exception as error:
+            try:
+                root = Path(get_installed_path(package)) / '.mim' / 'configs'
+            except Exception:
+                raise ConfigError(f'{key}: {name!r}: the package {package!r} is not installed.') from error
+            if (root / rest).is_file():
+                raise
+            names = [path.relative_to(root).as_posix() for path in root.rglob('*.py')]
+            raise ConfigError(f'{key}: {name!r} does not exist.{did_you_mean(rest, names)}') from error
+    path = Path(name)
+    if not path.is_file():
+        near = [str(p) for p in path.parent.glob('*.py')] if path.parent.is_dir() else []
+        raise ConfigError(
+            f'{key}: the file {name!r} does not exist (from {Path.cwd()}).{did_you_mean(name, near)}'
+        )
+    return Config.fromfile(name)
+
+
+def _normalisation(preprocessor: Any) -> dict[str, Any]:
+    enabled = getattr(preprocessor, '_enable_normalize', False)
+    mean = preprocessor.mean.flatten().tolist() if enabled else [0.0, 0.0, 0.0]
+    std = preprocessor.std.flatten().tolist() if enabled else [1.0, 1.0, 1.0]
+    return dict(
+        mean=mean,
+        std=std,
+        flip=bool(getattr(preprocessor, '_channel_conversion', False)),
+        pad=float(getattr(preprocessor, 'pad_value', 0) or 0),
+    )
+

@@ -1,0 +1,6 @@
+"""Taps: where to read in a network. A tap knows no loss."""
+
+from .tap import Tap, levels_of
+from .tap_set import Enough, TapSet
+
+__all__ = ['Enough', 'Tap', 'TapSet', 'levels_of']

@@ -1,0 +1,111 @@
+"""mmrazor's recorders, bound to one module of one network.
+
+mmrazor looks a module up by its first name, cannot let go of a hook, and records a method on the class, so that the
+teacher's and the student's calls mix. These subclasses record on the instance that the tap names.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kd_det.compat import import_mmrazor
+
+import_mmrazor()
+from mmrazor.models.task_modules.recorder import (  # noqa: E402
+    ModuleInputsRecorder,
+    ModuleOutputsRecorder,
+)
+from mmrazor.models.task_modules.recorder.base_recorder import BaseRecorder  # noqa: E402
+
+
+class _OnModule:
+    """What both module recorders share: the module is given, and whoever waits for the records is told of each."""
+
+    def __init__(self, source: str, module: nn.Module, told: Callable[[], None]) -> None:
+        super().__init__(source)
+        self._module, self._told = module, told
+        #: Keep a copy, because the network overwrites the tensor in place later. Set by the plan's probe.
+        self.copies = False
+
+    def _after(self, count: int) -> None:
+        if len(self.data_buffer) > count:
+            if self.copies:
+                self.data_buffer[-1] = clone(self.data_buffer[-1])
+            self._told()
+
+
+class OutputsRecorder(_OnModule, ModuleOutputsRecorder):
+    """Records what a module returns."""
+
+    def prepare_from_model(self, model: nn.Module | None = None) -> None:
+        self._module.register_forward_hook(self.forward_hook)
+
+    def forward_hook(self, module: nn.Module, inputs: tuple, outputs: Any) -> None:
+        count = len(self.data_buffer)
+        super().forward_hook(module, inputs, outputs)
+        self._after(count)
+
+
+class InputsRecorder(_OnModule, ModuleInputsRecorder):
+    """Records the positional inputs of a module."""
+
+    def prepare_from_model(self, model: nn.Module | None = None) -> None:
+        self._module.register_forward_pre_hook(self.forward_pre_hook)
+
+    def forward_pre_hook(self, module: nn.Module, inputs: tuple, *args: Any) -> None:
+        if self.recording:
+            self.data_buffer.append(inputs)
+            self._after(len(self.data_buffer) - 1)
+
+
+class MethodRecorder(BaseRecorder):
+    """Records what a method of one instance returns."""
+
+    def __init__(self, source: str, module: nn.Module, method: str, told: Callable[[], None]) -> None:
+        super().__init__(source)
+        self._module, self._method, self._told = module, method, told
+        self.copies = False
+
+    def prepare_from_model(self, model: nn.Module | None = None) -> None:
+        """Nothing to prepare: the method is replaced while recording."""
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        method = getattr(self._module, self._method)
+
+        @functools.wraps(method)
+        def recorded(*args: Any, **kwargs: Any) -> Any:
+            result = method(*args, **kwargs)
+            self.data_buffer.append(result)
+            self._told()
+            return result
+
+        self._module.__dict__[self._method] = recorded
+
+    def __exit__(self, exc_type: Any, exc_value: Any, traceback: Any) -> None:
+        self._module.__dict__.pop(self._method, None)
+        super().__exit__(exc_type, exc_value, traceback)
+
+
+def clone(value: Any) -> Any:
+    """A copy of all tensors in ``value``, in the graph."""
+    if isinstance(value, Tensor):
+        return value.clone()
+    if isinstance(value, (list, tuple)):
+        items = [clone(item) for item in value]
+        return type(value)(*items) if hasattr(value, '_fields') else type(value)(items)
+    return value
+
+
+def versions(value: Any) -> list[int]:
+    """The version counters of all tensors in ``value``: they grow when a tensor is overwritten in place."""
+    if isinstance(value, Tensor):
+        return [] if torch.is_inference(value) else [value._version]
+    if isinstance(value, (list, tuple)):
+        return [version for item in value for version in versions(item)]
+    return []

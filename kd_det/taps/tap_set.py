@@ -1,0 +1,111 @@
+"""All taps of one network, recorded together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+
+from .tap import Tap
+
+
+class Enough(BaseException):
+    """Raised from a hook when all that was waited for has been read, to leave a forward early."""
+
+
+class TapSet:
+    """Records the readings of several taps during one forward.
+
+    Use it as a context manager around the forward, then :meth:`read`, then :meth:`clear`: readings hold the graph.
+
+    Args:
+        network: The teacher or the student.
+        taps: The taps; those that differ in their index alone share one recorder.
+        key: The config key to blame in errors, such as ``'student'``.
+
+    Raises:
+        ConfigError: If a tap names no module or method of the network.
+    """
+
+    def __init__(self, network: nn.Module, taps: Iterable[Tap], key: str = 'tap') -> None:
+        from .recorders import InputsRecorder, MethodRecorder, OutputsRecorder
+
+        self.key = key
+        self.recorders: dict[tuple[str, str, str], Any] = {}
+        self._wait_for: dict[tuple[str, str, str], int] | None = None
+        self._versions: list[tuple[Any, Any, list[int]]] | None = None
+        for tap in taps:
+            if tap.source in self.recorders:
+                continue
+            module = tap.module(network, key)
+            if tap.kind == 'method':
+                recorder = MethodRecorder(tap.text, module, tap.method, self._told)
+            else:
+                kind = OutputsRecorder if tap.kind == 'output' else InputsRecorder
+                recorder = kind(tap.text, module, self._told)
+            recorder.initialize(network)
+            self.recorders[tap.source] = recorder
+
+    def __bool__(self) -> bool:
+        return bool(self.recorders)
+
+    def __enter__(self) -> TapSet:
+        for recorder in self.recorders.values():
+            recorder.__enter__()
+        return self
+
+    def __exit__(self, exc_type: Any, exc_value: Any, traceback: Any) -> bool:
+        for recorder in self.recorders.values():
+            recorder.__exit__(exc_type, exc_value, traceback)
+        return exc_type is Enough
+
+    def counts(self) -> dict[tuple[str, str, str], int]:
+        """How often each source has run since the records were cleared."""
+        return {source: len(recorder.data_buffer) for source, recorder in self.recorders.items()}
+
+    def stop_at(self, counts: dict[tuple[str, str, str], int] | None) -> None:
+        """Leave the forward as soon as each source has run so often; None runs it to its end."""
+        self._wait_for = counts
+
+    def _told(self) -> None:
+        if self._versions is not None:
+            from .recorders import versions
+
+            for recorder in self.recorders.values():
+                if recorder.data_buffer and not any(r is recorder.data_buffer[-1] for _, r, _ in self._versions):
+                    record = recorder.data_buffer[-1]
+                    self._versions.append((recorder, record, versions(record)))
+        if self._wait_for is not None and all(
+            len(self.recorders[source].data_buffer) >= count for source, count in self._wait_for.items()
+        ):
+            raise Enough
+
+    def watch_versions(self) -> None:
+        """Begin to notice which readings the network overwrites in place (an in-place ReLU behind a tap)."""
+        self._versions = []
+
+    def copy_overwritten(self) -> list[str]:
+        """Let recorders copy what was overwritten since :meth:`watch_versions`; returns their sources."""
+        from .recorders import versions
+
+        changed = []
+        for recorder, record, before in self._versions or []:
+            if versions(record) != before and not recorder.copies:
+                recorder.copies = True
+                changed.append(recorder.source)
+        self._versions = None
+        return changed
+
+    def read(self, tap: Tap, key: str | None = None) -> Any:
+        """The reading of ``tap`` in the last forward.
+
+        Raises:
+            ConfigError: If the module did not run, or the tap's index does not exist.
+        """
+        return tap.pick(self.recorders[tap.source].data_buffer, key or self.key)
+
+    def clear(self) -> None:
+        """Forget all records, so that nothing of the last step's graph is kept."""
+        for recorder in self.recorders.values():
+            recorder.reset_data_buffer()
