@@ -39,7 +39,9 @@ class Align(Adapter):
         #: Set by the plan for readings of a head's outputs.
         self.layout_is_fixed = False
 
-    def prepare(self, student: Any, teacher: Any, context: dict[str, Any], key: str, same_channels: bool = True) -> None:
+    def prepare(
+        self, student: Any, teacher: Any, context: dict[str, Any], key: str, same_channels: bool = True
+    ) -> None:
         ours, theirs = levels_of(student, f'{key}.student'), levels_of(teacher, f'{key}.teacher')
         if len(ours) != len(theirs):
             raise ConfigError(
@@ -80,8 +82,10 @@ class Align(Adapter):
         ours, theirs = levels_of(student), levels_of(teacher)
         if not len(ours) == len(theirs) == len(self.convs):
             raise ConfigError(f'the taps gave {len(ours)} and {len(theirs)} levels; the plan saw {len(self.convs)}.')
-        return [Pair(*self._same_size(conv(s), t), dict(level=i)) for i, (conv, s, t) in
-                enumerate(zip(self.convs, ours, theirs))]
+        return [
+            Pair(*self._same_size(conv(s), t), dict(level=i))
+            for i, (conv, s, t) in enumerate(zip(self.convs, ours, theirs))
+        ]
 
     def _same_size(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         if s.dim() != 4 or s.shape[2:] == t.shape[2:]:

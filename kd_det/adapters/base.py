@@ -41,7 +41,9 @@ class Adapter(nn.Module):
         super().__init__()
         self.notes = []
 
-    def prepare(self, student: Any, teacher: Any, context: dict[str, Any], key: str, same_channels: bool = True) -> None:
+    def prepare(
+        self, student: Any, teacher: Any, context: dict[str, Any], key: str, same_channels: bool = True
+    ) -> None:
         """Make layers and check, from the readings of a dry forward.
 
         Args:

@@ -21,7 +21,9 @@ class MultiBox(Adapter):
     (B, P). Teacher and student need the same priors.
     """
 
-    def prepare(self, student: Any, teacher: Any, context: dict[str, Any], key: str, same_channels: bool = True) -> None:
+    def prepare(
+        self, student: Any, teacher: Any, context: dict[str, Any], key: str, same_channels: bool = True
+    ) -> None:
         self.key = key
         self.notes = ['loc and conf of all priors']
         self(student, teacher, context)
@@ -38,9 +40,7 @@ class MultiBox(Adapter):
             for level, (s, t) in enumerate(zip(sides[0][part], sides[1][part])):
                 check_same(s, t, f'{name} of level {level}', key)
         pair = [
-            dict(
-                loc=flatten_anchors(boxes, targets['sizes'], key), conf=flatten_anchors(scores, targets['sizes'], key)
-            )
+            dict(loc=flatten_anchors(boxes, targets['sizes'], key), conf=flatten_anchors(scores, targets['sizes'], key))
             for scores, boxes in sides
         ]
         extras = dict(loc_t=targets['bbox_targets'], conf_t=targets['labels'], conf_weights=targets['label_weights'])

@@ -99,7 +99,9 @@ class AnchorRows(Adapter):
     divides its own losses by).
     """
 
-    def prepare(self, student: Any, teacher: Any, context: dict[str, Any], key: str, same_channels: bool = True) -> None:
+    def prepare(
+        self, student: Any, teacher: Any, context: dict[str, Any], key: str, same_channels: bool = True
+    ) -> None:
         self.key = key
         self.notes = ['rows of anchors']
         self(student, teacher, context)
@@ -129,7 +131,9 @@ class RoIRows(Adapter):
     of positives for boxes, the number of rows with weight for scores, as in mmdet.
     """
 
-    def prepare(self, student: Any, teacher: Any, context: dict[str, Any], key: str, same_channels: bool = True) -> None:
+    def prepare(
+        self, student: Any, teacher: Any, context: dict[str, Any], key: str, same_channels: bool = True
+    ) -> None:
         self.key = key
         self.notes = ['rows of RoIs']
         self(student, teacher, context)
@@ -137,7 +141,11 @@ class RoIRows(Adapter):
     def forward(self, student: Any, teacher: Any, context: dict[str, Any]) -> list[Pair]:
         key = getattr(self, 'key', 'distill')
         targets = context.get('targets')
-        if not isinstance(targets, (list, tuple)) or len(targets) != 4 or not all(isinstance(t, Tensor) for t in targets):
+        if (
+            not isinstance(targets, (list, tuple))
+            or len(targets) != 4
+            or not all(isinstance(t, Tensor) for t in targets)
+        ):
             raise ConfigError(
                 f"{key}.inputs.targets: expected inputs=dict(targets='roi_head.bbox_head.get_targets()') of a second "
                 f'stage (labels, weights, box targets, weights); found {type(targets).__name__}.'
@@ -145,7 +153,7 @@ class RoIRows(Adapter):
         extras: dict[str, Any] = dict(zip(_NAMES, targets))
         if not isinstance(student, Tensor) or not isinstance(teacher, Tensor):
             raise ConfigError(
-                f"{key}: the taps give {type(student).__name__} and {type(teacher).__name__}; expected one tensor of "
+                f'{key}: the taps give {type(student).__name__} and {type(teacher).__name__}; expected one tensor of '
                 "rows, such as 'roi_head.bbox_head[0]'."
             )
         labels = extras['labels']

@@ -65,7 +65,7 @@ class DistillDetector(BaseDetector):
     ) -> None:
         super().__init__()
         if not isinstance(student, dict) or 'type' not in student:
-            raise ConfigError(f"model.student: found {student!r}, expected the config of an mmdet detector.")
+            raise ConfigError(f'model.student: found {student!r}, expected the config of an mmdet detector.')
         if teacher is None:
             raise ConfigError(
                 'model.teacher: missing; expected dict(config=<mmdet:: name, path or dict>, checkpoint=<path or URL>).'
@@ -147,7 +147,7 @@ class DistillDetector(BaseDetector):
         """Where the student's sampled RoIs are read for a term, and the stage of the teacher's cascade."""
         if not hasattr(self.student, 'roi_head'):
             raise ConfigError(
-                f'{term.key}.teacher: {term.teacher_tap.text!r} is in the second stage, which scores the student\'s '
+                f"{term.key}.teacher: {term.teacher_tap.text!r} is in the second stage, which scores the student's "
                 f'sampled RoIs, but the student ({type(self.student).__name__}) has none. Expected a two-stage student, '
                 "or a tap such as 'neck'."
             )
@@ -195,7 +195,7 @@ class DistillDetector(BaseDetector):
         self._clear()
         raise_together(errors)
         if self.teacher.converts_images:
-            plan.notes.append("The teacher sees the images with its own mean, std and channel order.")
+            plan.notes.append('The teacher sees the images with its own mean, std and channel order.')
         return plan
 
     def init_weights(self) -> None:
@@ -223,13 +223,15 @@ class DistillDetector(BaseDetector):
         for name in fit:
             ours[name].copy_(theirs[name])
         rest = [
-            f'{name} {tuple(theirs[name].shape)} for {tuple(ours[name].shape)}' if name in theirs else f'{name} (absent)'
+            f'{name} {tuple(theirs[name].shape)} for {tuple(ours[name].shape)}'
+            if name in theirs
+            else f'{name} (absent)'
             for name in ours
             if name not in fit
         ]
         if not fit and ours:
             raise ConfigError(
-                f'model.inherit: nothing of the teacher\'s {source!r} fits the student\'s {path!r} '
+                f"model.inherit: nothing of the teacher's {source!r} fits the student's {path!r} "
                 f'({"; ".join(rest[:3])}); expected equal shapes. Remove {path!r} from inherit.'
             )
         report = f'Inherited {path!r} from the teacher: {len(fit)} of {len(ours)} tensors copied'
@@ -240,7 +242,7 @@ class DistillDetector(BaseDetector):
         keys = [key for key in state_dict if key.startswith(prefix)]
         if keys and not any(key.startswith((f'{prefix}student.', f'{prefix}distill.')) for key in keys):
             for key in keys:
-                state_dict[f'{prefix}student.{key[len(prefix):]}'] = state_dict.pop(key)
+                state_dict[f'{prefix}student.{key[len(prefix) :]}'] = state_dict.pop(key)
 
     def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> DistillDetector:
         super()._apply(fn, *args, **kwargs)
@@ -337,7 +339,9 @@ class DistillDetector(BaseDetector):
 
 def _strings(value: Any) -> list[str]:
     if isinstance(value, str) or not all(isinstance(item, str) for item in value):
-        raise ConfigError(f"model.inherit: found {value!r}, expected a list of module paths such as ['neck', 'bbox_head'].")
+        raise ConfigError(
+            f"model.inherit: found {value!r}, expected a list of module paths such as ['neck', 'bbox_head']."
+        )
     return list(value)
 
 

@@ -21,9 +21,7 @@ class Schedule:
         ConfigError: If the numbers are out of order.
     """
 
-    def __init__(
-        self, begin: float = 0, warmup: float = 0, end: float | None = None, by_epoch: bool = True
-    ) -> None:
+    def __init__(self, begin: float = 0, warmup: float = 0, end: float | None = None, by_epoch: bool = True) -> None:
         if begin < 0 or warmup < 0 or (end is not None and end < begin + warmup):
             raise ConfigError(
                 f'schedule: begin={begin}, warmup={warmup}, end={end}; expected 0 <= begin, 0 <= warmup and '
@@ -42,7 +40,9 @@ class Schedule:
         known = list(inspect.signature(cls).parameters)
         for name in cfg:
             if name not in known:
-                raise ConfigError(f'{key}.schedule: unknown option {name!r}; expected {known}.{did_you_mean(name, known)}')
+                raise ConfigError(
+                    f'{key}.schedule: unknown option {name!r}; expected {known}.{did_you_mean(name, known)}'
+                )
         return cls(**cfg)
 
     def factor(self, iteration: int, epoch: float) -> float:

@@ -63,9 +63,11 @@ class Teacher:
             )
         for key in cfg:
             if key not in _KEYS:
-                raise ConfigError(f'model.teacher: unknown key {key!r}; expected {", ".join(_KEYS)}.{did_you_mean(key, _KEYS)}')
+                raise ConfigError(
+                    f'model.teacher: unknown key {key!r}; expected {", ".join(_KEYS)}.{did_you_mean(key, _KEYS)}'
+                )
         if 'config' not in cfg:
-            raise ConfigError("model.teacher.config: missing; expected the name of an mmdet config, a path, or a dict.")
+            raise ConfigError('model.teacher.config: missing; expected the name of an mmdet config, a path, or a dict.')
         if 'checkpoint' not in cfg:
             raise ConfigError(
                 'model.teacher.checkpoint: missing; expected the path or URL of the trained weights '
@@ -253,13 +255,19 @@ def _model_config(config: Any) -> dict[str, Any]:
     """The ``model`` dict of a teacher given as name, path or dict."""
     key = 'model.teacher.config'
     if isinstance(config, (str, Path)):
-        config = load_config(str(config), key)
+        from kd_det.engine.config import load_config  # it needs the runner, which this module does not
+
+        config = load_config(config, key=key)
     if not isinstance(config, (dict, Config)):
-        raise ConfigError(f'{key}: found {type(config).__name__}, expected the name of an mmdet config, a path, or a dict.')
+        raise ConfigError(
+            f'{key}: found {type(config).__name__}, expected the name of an mmdet config, a path, or a dict.'
+        )
     scope = config.get('default_scope', None) or 'mmdet'
     model = config if 'type' in config and 'model' not in config else config.get('model')
     if not isinstance(model, dict) or 'type' not in model:
-        raise ConfigError(f"{key}: no model in it; expected a key 'model' with 'type'.{did_you_mean('model', list(config))}")
+        raise ConfigError(
+            f"{key}: no model in it; expected a key 'model' with 'type'.{did_you_mean('model', list(config))}"
+        )
     model = copy.deepcopy(dict(model))
     if 'student' in model and 'teacher' in model:
         model = dict(model['student'])
@@ -267,37 +275,6 @@ def _model_config(config: Any) -> dict[str, Any]:
         model['data_preprocessor'] = config['data_preprocessor']
     model.setdefault('_scope_', scope)
     return model
-
-
-def load_config(name: str, key: str) -> Config:
-    """Read a config given as ``mmdet::…`` (or another package's) or as a path.
-
-    Raises:
-        ConfigError: If there is none of that name; the message names the nearest ones.
-    """
-    from mmengine.hub import get_config
-    from mmengine.utils import get_installed_path
-
-    if '::' in name:
-        package, _, rest = name.partition('::')
-        try:
-            return get_config(name)
-        except Exception as error:
-            try:
-                root = Path(get_installed_path(package)) / '.mim' / 'configs'
-            except Exception:
-                raise ConfigError(f'{key}: {name!r}: the package {package!r} is not installed.') from error
-            if (root / rest).is_file():
-                raise
-            names = [path.relative_to(root).as_posix() for path in root.rglob('*.py')]
-            raise ConfigError(f'{key}: {name!r} does not exist.{did_you_mean(rest, names)}') from error
-    path = Path(name)
-    if not path.is_file():
-        near = [str(p) for p in path.parent.glob('*.py')] if path.parent.is_dir() else []
-        raise ConfigError(
-            f'{key}: the file {name!r} does not exist (from {Path.cwd()}).{did_you_mean(name, near)}'
-        )
-    return Config.fromfile(name)
 
 
 def _normalisation(preprocessor: Any) -> dict[str, Any]:
@@ -310,4 +287,3 @@ def _normalisation(preprocessor: Any) -> dict[str, Any]:
         flip=bool(getattr(preprocessor, '_channel_conversion', False)),
         pad=float(getattr(preprocessor, 'pad_value', 0) or 0),
     )
-

@@ -40,10 +40,14 @@ class Term(nn.Module):
             raise ConfigError(f'{self.key}: found {type(cfg).__name__}, expected dict(student=…, teacher=…, loss=…).')
         for key in cfg:
             if key not in _KEYS:
-                raise ConfigError(f'{self.key}: unknown key {key!r}; expected {", ".join(_KEYS)}.{did_you_mean(key, _KEYS)}')
+                raise ConfigError(
+                    f'{self.key}: unknown key {key!r}; expected {", ".join(_KEYS)}.{did_you_mean(key, _KEYS)}'
+                )
         for key in ('student', 'teacher', 'loss'):
             if key not in cfg:
-                raise ConfigError(f'{self.key}: the key {key!r} is missing; expected dict(student=…, teacher=…, loss=…).')
+                raise ConfigError(
+                    f'{self.key}: the key {key!r} is missing; expected dict(student=…, teacher=…, loss=…).'
+                )
         self.student_tap = Tap.parse(cfg['student'], f'{self.key}.student')
         self.teacher_tap = Tap.parse(cfg['teacher'], f'{self.key}.teacher')
         self.input_taps = {

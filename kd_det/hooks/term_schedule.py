@@ -25,7 +25,9 @@ class TermScheduleHook(Hook):
         """Set the factors of the step to come."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         for term in getattr(model, 'terms', ()):
-            steps = len(runner.train_dataloader) if runner.train_loop and hasattr(runner.train_dataloader, '__len__') else 1
+            steps = (
+                len(runner.train_dataloader) if runner.train_loop and hasattr(runner.train_dataloader, '__len__') else 1
+            )
             factor = term.schedule.factor(runner.iter, runner.iter / max(1, steps))
             if bool(factor) != bool(term.factor):
                 runner.logger.info(f'Term {term.name!r} {"starts" if factor else "stops"} at iteration {runner.iter}.')

@@ -104,7 +104,9 @@ class Tap:
                     f'{did_you_mean(self.path, names)}'
                 )
         if self.kind == 'method' and not callable(getattr(module, self.method, None)):
-            names = [name for name in dir(type(module)) if callable(getattr(type(module), name, None)) and name[0] != '_']
+            names = [
+                name for name in dir(type(module)) if callable(getattr(type(module), name, None)) and name[0] != '_'
+            ]
             raise ConfigError(
                 f'{key}: {self.text!r}: {type(module).__name__} has no method {self.method!r}.'
                 f'{did_you_mean(self.method, names)}'
