@@ -46,7 +46,8 @@ class Align(Adapter):
         if len(ours) != len(theirs):
             raise ConfigError(
                 f'{key}: the student tap gives {len(ours)} levels ({_shapes(ours)}), the teacher tap {len(theirs)} '
-                f'({_shapes(theirs)}); expected as many. Select with a slice, such as neck[0:{min(len(ours), len(theirs))}].'
+                f'({_shapes(theirs)}); expected as many. Select with a slice, such as '
+                f'neck[0:{min(len(ours), len(theirs))}].'
             )
         convs, self.notes = [], []
         for level, (s, t) in enumerate(zip(ours, theirs)):

@@ -41,7 +41,8 @@ def anchor_targets(targets: Any, key: str) -> dict[str, Any]:
     if result['labels'].dim() != 2 or result['bbox_targets'].shape[-1] != 4:
         raise ConfigError(
             f'{key}.inputs.targets: labels {tuple(result["labels"].shape)} and box targets '
-            f'{tuple(result["bbox_targets"].shape)}; expected (images, anchors) and (images, anchors, 4) of an anchor head.'
+            f'{tuple(result["bbox_targets"].shape)}; expected (images, anchors) and (images, anchors, 4) of an anchor '
+            'head.'
         )
     result['avg_factor'] = targets[4]
     result['sizes'] = [level.shape[1] for level in targets[0]]

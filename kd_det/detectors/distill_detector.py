@@ -148,8 +148,8 @@ class DistillDetector(BaseDetector):
         if not hasattr(self.student, 'roi_head'):
             raise ConfigError(
                 f"{term.key}.teacher: {term.teacher_tap.text!r} is in the second stage, which scores the student's "
-                f'sampled RoIs, but the student ({type(self.student).__name__}) has none. Expected a two-stage student, '
-                "or a tap such as 'neck'."
+                f'sampled RoIs, but the student ({type(self.student).__name__}) has none; expected a two-stage '
+                "student, or a tap such as 'neck'."
             )
         stages = []
         for network, tap in ((self.student, term.student_tap), (self.teacher.model, term.teacher_tap)):

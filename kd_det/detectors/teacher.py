@@ -59,7 +59,8 @@ class Teacher:
         """
         if not isinstance(cfg, dict):
             raise ConfigError(
-                f'model.teacher: found {cfg!r}, expected dict(config=<mmdet:: name, path or dict>, checkpoint=<path or URL>).'
+                f'model.teacher: found {cfg!r}, expected '
+                'dict(config=<mmdet:: name, path or dict>, checkpoint=<path or URL>).'
             )
         for key in cfg:
             if key not in _KEYS:
@@ -240,8 +241,8 @@ def load_into(model: nn.Module, source: str, key: str, strict: bool = True) -> N
         print_log(f'Loaded {source}{wrapper} into {type(model).__name__}: all {len(own)} tensors fit.', 'current')
     elif strict or len(fitting) == len(unexpected):
         raise CheckpointError(
-            f'{key}: {source!r}{wrapper} does not fit {type(model).__name__}: {report}. Expected the weights of exactly '
-            'this architecture and number of classes; correct model.teacher.config, or set model.teacher.strict=False.'
+            f'{key}: {source!r}{wrapper} does not fit {type(model).__name__}: {report}. Expected the weights of '
+            'exactly this architecture and number of classes; correct model.teacher.config, or set model.teacher.strict=False.'
         )
     elif is_main_process():
         print_log(f'Loaded {source}{wrapper} into {type(model).__name__}, but: {report}.', 'current', level=30)
