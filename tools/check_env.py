@@ -4,6 +4,7 @@ Prints the versions. Exits with 1, after one sentence that says what to do, if s
 """
 
 import importlib
+import importlib.metadata
 import platform
 import sys
 import warnings
@@ -31,7 +32,7 @@ def check_imports() -> dict[str, str]:
             ) from error
         except AssertionError as error:  # mmdet checks the version of mmcv
             raise Problem(f'{name} refuses the installed versions ({error}); run `make env`.') from error
-        versions[name] = getattr(module, '__version__', 'unknown')
+        versions[name] = getattr(module, '__version__', None) or importlib.metadata.version(name)
     return versions
 
 
@@ -65,13 +66,12 @@ def check_ops(device: str = 'cpu') -> None:
 
 def check_mmrazor() -> str:
     """Import mmrazor in full through kd_det and return its version."""
-    from kd_det.compat import import_mmrazor
-    from kd_det.errors import KDDetError
-
     try:
+        from kd_det.compat import import_mmrazor
+
         mmrazor = import_mmrazor()
         from mmrazor.registry import MODELS
-    except KDDetError as error:
+    except ValueError as error:  # KDDetError is one; importing kd_det imports mmrazor
         raise Problem(str(error)) from error
     for name in ('FpnTeacherDistill', 'ChannelWiseDivergence', 'MGDConnector'):
         if MODELS.get(name) is None:

@@ -44,11 +44,10 @@ def _check_start(cfg: Config) -> None:
     checkpoint = load_checkpoint_safely(cfg.load_from, key=key)
     kind = checkpoint_kind(checkpoint['state_dict'])
     distils = type_name(cfg.model) == 'DistillDetector'
-    if distils and kind != 'kd_det':
+    if distils and kind == 'mmrazor':
         raise CheckpointError(
-            f'{key}: {cfg.load_from!r} holds a detector ({kind}), not a distillation; expected weights '
-            "named 'student.…'. To start the student from it, give it as model.student.init_cfg="
-            "dict(type='Pretrained', checkpoint=…)."
+            f'{key}: {cfg.load_from!r} was written by mmrazor; expected one of kd_det, or of a plain student: take the '
+            'student out of it with tools/export_student.py.'
         )
     if not distils and kind == 'kd_det':
         raise CheckpointError(

@@ -108,7 +108,12 @@ def folder(tmp_path_factory):
     write_tiny_coco(root / 'coco', n_train=4, n_val=2)
     (root / 'probe.py').write_text(PROBE)
     (root / 'distilled.py').write_text(DISTILLED.format(checkpoint=str(root / 'teacher.pth')))
-    teacher = MODELS.build(dict(_scope_='mmdet', **Config.fromfile(root / 'distilled.py').model.teacher.config.model))
+    teacher = MODELS.build(
+        dict(
+            _scope_='mmdet',
+            **Config.fromfile(root / 'distilled.py', import_custom_modules=False).model.teacher.config.model,
+        )
+    )
     torch.save(dict(state_dict=teacher.state_dict()), root / 'teacher.pth')
     return root
 
