@@ -128,8 +128,8 @@ class RoIRows(Adapter):
     The term's taps read ``roi_head.bbox_head[0]`` (class scores, background last) or ``roi_head.bbox_head[1]`` (box
     regressions) and its ``inputs`` the targets: ``inputs=dict(targets='roi_head.bbox_head.get_targets()')``. The pair
     has rows (N, K + 1), or (N, 4) with the deltas of each RoI's own class picked out of a class-wise head, and the
-    extras ``labels``, ``label_weights`` (N,), ``bbox_targets``, ``bbox_weights`` (N, 4) and ``avg_factor``: the number
-    of positives for boxes, the number of rows with weight for scores, as in mmdet.
+    extras ``labels``, ``label_weights`` (N,), ``bbox_targets``, ``bbox_weights`` (N, 4) and ``avg_factor``: as in
+    mmdet, all rows for boxes, the rows with weight for scores.
     """
 
     def prepare(
@@ -160,7 +160,7 @@ class RoIRows(Adapter):
         labels = extras['labels']
         if self.student_tap is not None and self.student_tap.index[-1:] == (1,):  # box regression
             student, teacher = self._of_class(student, labels), self._of_class(teacher, labels)
-            extras['avg_factor'] = (extras['bbox_weights'].flatten(1).amax(1) > 0).sum().clamp(min=1)
+            extras['avg_factor'] = max(1, student.shape[0])
         else:
             extras['avg_factor'] = (extras['label_weights'] > 0).sum().clamp(min=1)
         check_same(student, teacher, 'the rows', key)

@@ -242,7 +242,8 @@ def load_into(model: nn.Module, source: str, key: str, strict: bool = True) -> N
     elif strict or len(fitting) == len(unexpected):
         raise CheckpointError(
             f'{key}: {source!r}{wrapper} does not fit {type(model).__name__}: {report}. Expected the weights of '
-            'exactly this architecture and number of classes; correct model.teacher.config, or set model.teacher.strict=False.'
+            'exactly this architecture and number of classes; correct model.teacher.config, or set '
+            'model.teacher.strict=False.'
         )
     elif is_main_process():
         print_log(f'Loaded {source}{wrapper} into {type(model).__name__}, but: {report}.', 'current', level=30)
