@@ -145,7 +145,7 @@ def test_voc_layout_is_checked(tmp_path):
 
 
 def refused(argv, main=None):
-    """Run, expect status 2, and return the one line on stderr."""
+    """Run, expect status 2, and return what is on stderr, one line."""
     import contextlib
     import io
 
@@ -155,8 +155,10 @@ def refused(argv, main=None):
     lines = [
         line for line in stderr.getvalue().splitlines() if 'UserWarning' not in line and 'warnings.warn' not in line
     ]
-    assert status == 2 and len(lines) == 1 and lines[0].startswith('error: '), stderr.getvalue()
-    return lines[0]
+    # several errors of one config are shown together, as a list below the first line
+    assert status == 2 and lines[0].startswith('error: '), stderr.getvalue()
+    assert all(line.startswith('- ') for line in lines[1:]), stderr.getvalue()
+    return '\n'.join(lines)
 
 
 def bad_cases(coco, tmp_path):
