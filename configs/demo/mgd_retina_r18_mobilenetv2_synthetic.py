@@ -5,5 +5,5 @@ model = dict(
     type='kd_det.DistillDetector',
     student=_base_.model,
     teacher=dict(config='{{ fileDirname }}/retina_r18_synthetic.py', checkpoint='work_dirs/demo/teacher.pth'),
-    distill=dict(mgd=dict(**_base_.distill.mgd, weight=1.0)),
+    distill=dict(mgd=dict(**_base_.distill.mgd, weight=20.0)),
 )

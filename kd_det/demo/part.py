@@ -104,6 +104,7 @@ class _Recorder(Hook):
         self.curve['epoch'].append(runner.epoch + 1)
         self.curve['loss'].append(round(task, 5))
         self.curve['distill_loss'].append(round(distill, 5))
+        self.report(steps=0, epoch=runner.epoch + 1, loss=task + distill)
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         self.metrics = _figures(metrics)
@@ -167,7 +168,8 @@ class Part:
         """Train and evaluate; an unfinished earlier attempt is thrown away, so that all starts from the same state.
 
         Args:
-            report: Called as ``report(steps, epoch, loss, mAP=None)`` after each step and each evaluation.
+            report: Called as ``report(steps, epoch, loss, mAP=None)`` after each step, and with ``steps=0`` after each
+                epoch and each evaluation.
 
         Returns:
             The figures, which also lie in ``done.json`` of the folder.

@@ -218,7 +218,7 @@ class _Demo:
             figure = figure if mAP is None else f', mAP {100 * mAP:.1f}'
             text = f'epoch {epoch}/{epochs}, loss {loss:.2f}{figure}'
             self.display.advance(steps * cost, text)
-            if mAP is not None:
+            if not steps and mAP is None:
                 self.display.milestone(text)
 
         try:
