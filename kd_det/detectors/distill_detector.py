@@ -9,6 +9,7 @@ import torch
 from mmdet.models.detectors.base import BaseDetector
 from mmdet.structures import SampleList
 from mmdet.structures.bbox import get_box_tensor
+from mmengine.config import ConfigDict
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
@@ -75,7 +76,7 @@ class DistillDetector(BaseDetector):
                 f'model.distill: found {distill!r}, expected at least one term, '
                 "such as dict(cwd=dict(student='neck', teacher='neck', loss=dict(type='kd_det.CWDLoss')))."
             )
-        student = dict(student)
+        student = ConfigDict(student)
         if data_preprocessor is not None:
             student.setdefault('data_preprocessor', data_preprocessor)
         scope = student.pop('_scope_', 'mmdet')
@@ -271,7 +272,7 @@ class DistillDetector(BaseDetector):
             with self._student_taps:
                 losses = self._weigh(dict(self.student.loss(batch_inputs, batch_data_samples)))
             for term in self.terms:
-                parts = term(*self._readings(term, context)) if term.factor else term.idle()
+                parts = self._compare(term, context) if term.factor else term.idle()
                 for name, value in parts.items():
                     if name in losses:
                         raise ConfigError(
@@ -281,6 +282,21 @@ class DistillDetector(BaseDetector):
         finally:
             self._clear()
         return losses
+
+    def _compare(self, term: Term, context: dict[str, Any]) -> dict[str, Tensor]:
+        """The losses of one term.
+
+        Raises:
+            ConfigError: If no gradient could ever get from the term into the student.
+        """
+        student, teacher, context = self._readings(term, context)
+        if self.training and torch.is_grad_enabled() and not _carries_gradient(student):
+            raise ConfigError(
+                f'{term.key}.student: {term.student_tap.text!r} carries no gradient; the student would not '
+                'learn from it. The part is frozen (frozen_stages) or lies inside gradient checkpointing (with_cp). Tap a '
+                'later module.'
+            )
+        return term(student, teacher, context)
 
     def _context(self, inputs: Tensor, samples: SampleList) -> dict[str, Any]:
         """What losses and adapters may ask for by name, of one batch."""
@@ -335,6 +351,12 @@ class DistillDetector(BaseDetector):
     def extract_feat(self, batch_inputs: Tensor) -> Any:
         """The student's feature maps."""
         return self.student.extract_feat(batch_inputs)
+
+
+def _carries_gradient(reading: Any) -> bool:
+    if isinstance(reading, Tensor):
+        return reading.requires_grad
+    return isinstance(reading, (list, tuple)) and any(map(_carries_gradient, reading))
 
 
 def _strings(value: Any) -> list[str]:

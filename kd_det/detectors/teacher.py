@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from torch import Tensor, nn
@@ -270,9 +270,9 @@ def _model_config(config: Any) -> dict[str, Any]:
         raise ConfigError(
             f"{key}: no model in it; expected a key 'model' with 'type'.{did_you_mean('model', list(config))}"
         )
-    model = copy.deepcopy(dict(model))
+    model = copy.deepcopy(ConfigDict(model))
     if 'student' in model and 'teacher' in model:
-        model = dict(model['student'])
+        model = ConfigDict(model['student'])
     if config is not model and 'data_preprocessor' not in model and config.get('data_preprocessor'):
         model['data_preprocessor'] = config['data_preprocessor']
     model.setdefault('_scope_', scope)
