@@ -32,3 +32,9 @@ lint: $(READY)
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: docs
+docs: $(READY)
+	@$(BIN)/python -m pip install --quiet -r requirements/docs.txt -c <(grep -v '^torch==' requirements/constraints.txt)
+	@$(BIN)/python -m sphinx -q -b html docs docs/_build
+	@echo "The pages are in docs/_build/index.html"
