@@ -293,8 +293,8 @@ class DistillDetector(BaseDetector):
         if self.training and torch.is_grad_enabled() and not _carries_gradient(student):
             raise ConfigError(
                 f'{term.key}.student: {term.student_tap.text!r} carries no gradient; the student would not '
-                'learn from it. The part is frozen (frozen_stages) or lies inside gradient checkpointing (with_cp). Tap a '
-                'later module.'
+                'learn from it. The part is frozen (frozen_stages) or lies inside gradient checkpointing (with_cp). '
+                'Tap a later module.'
             )
         return term(student, teacher, context)
 
