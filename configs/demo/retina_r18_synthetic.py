@@ -21,7 +21,7 @@ model = dict(
     ),
 )
 
-epochs = 8
+epochs = 10
 optim_wrapper = dict(
     type='OptimWrapper', optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05), clip_grad=dict(max_norm=10.0)
 )
