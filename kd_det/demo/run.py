@@ -25,7 +25,7 @@ from kd_det.datasets.synthetic import CLASSES, PALETTE, SyntheticSpec, write_syn
 from kd_det.demo.display import Display
 from kd_det.demo.part import Part, detector_config, initial_weights, output_to, predict
 from kd_det.demo.report import demo_table, display_name, summarise, write_into_readme
-from kd_det.engine import load_config
+from kd_det.engine import check_work_dir, load_config
 from kd_det.errors import ConfigError, KDDetError, did_you_mean
 from kd_det.registry import DATASETS
 from kd_det.version import __version__
@@ -119,7 +119,7 @@ def _load(settings: DemoSettings, name: str, seed: int) -> Config:
 
 
 def _versions() -> dict[str, str]:
-    versions = dict(
+    return dict(
         kd_det=__version__,
         python=platform.python_version(),
         torch=torch.__version__,
@@ -128,7 +128,6 @@ def _versions() -> dict[str, str]:
         mmdet=mmdet.__version__,
         numpy=np.__version__,
     )
-    return versions
 
 
 def _hardware() -> dict:
@@ -273,17 +272,14 @@ def run_demo(settings: DemoSettings, display: Display | None = None) -> dict:
         The content of ``results.json``.
 
     Raises:
-        ConfigError: A setting has a wrong value.
+        ConfigError: A setting has a wrong value, or the work folder cannot be written.
         DataError: The data set or the README cannot be written.
     """
     settings.check()
     display, start, work = display or Display(), time.perf_counter(), settings.work_dir
     if settings.fresh:
         shutil.rmtree(work / 'parts', ignore_errors=True)
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--work-dir is '{work}', which cannot be written ({error.strerror}).") from error
+    check_work_dir(work)
     written = write_synthetic(settings.data_dir, settings.data)
     display.say(f'{"Drew" if written else "Found"} the synthetic set in {settings.data_dir}')
     with display:

@@ -123,7 +123,7 @@ def test_unknown_method_and_wrong_numbers_are_named(tmp_path):
 
 def test_work_dir_that_cannot_be_is_named(tmp_path):
     (tmp_path / 'file').write_text('')
-    with pytest.raises(ConfigError, match='--work-dir is .*file.work'):
+    with pytest.raises(ConfigError, match='work_dir: .*file.work.*--work-dir'):
         run_demo(settings(tmp_path, work_dir=tmp_path / 'file' / 'work'))
 
 
