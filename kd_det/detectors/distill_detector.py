@@ -127,10 +127,10 @@ class DistillDetector(BaseDetector):
                     self._roi_terms[term.name] = (rois, stage, TapSet(self.teacher.model, [tap], f'{term.key}.teacher'))
                 else:
                     dense.append(tap)
+                if is_default_align(term.adapter):
+                    term.adapter.layout_is_fixed = _is_head_output(self.student, term.student_tap)
             except ConfigError as error:
                 errors.append(error)
-            if is_default_align(term.adapter):
-                term.adapter.layout_is_fixed = _is_head_output(self.student, term.student_tap)
         for path, source in self.inherit.items():
             for network, name, side in ((self.student, path, 'student'), (self.teacher.model, source, 'teacher')):
                 try:
@@ -190,7 +190,8 @@ class DistillDetector(BaseDetector):
             context = self._context(inputs, samples)
             for term in self.terms:
                 try:
-                    plan.add(term, term.prepare(*self._readings(term, context)))
+                    readings = self._readings(term, context)
+                    plan.add(term, term.prepare(*readings), readings[0])
                 except ConfigError as error:
                     errors.append(error)
         self._clear()

@@ -16,6 +16,9 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from kd_det.errors import ConfigError
+from kd_det.taps import levels_of
+
+from .term import is_default_align
 
 #: Sizes (h, w) of the dry forward, tried in order: small, and as large as SSD512 needs.
 PROBE_SIZES = ((128, 192), (320, 320), (512, 512))
@@ -48,15 +51,16 @@ class Plan:
     rows: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def add(self, term: Any, pairs: list[Any]) -> None:
-        """Add a term, from its pairs in the dry forward."""
+    def add(self, term: Any, pairs: list[Any], student: Any) -> None:
+        """Add a term, from its pairs and its student's reading in the dry forward."""
         notes = term.adapter.notes or ['-']
+        raw = levels_of(student) if is_default_align(term.adapter) and not term.multi_level else None
         for index, pair in enumerate(pairs):
             self.rows.append(
                 Row(
                     term.name,
                     'all' if term.multi_level else str(index),
-                    f'{term.student_tap.text} {self._shape(pair.student)}',
+                    f'{term.student_tap.text} {self._shape(raw[index] if raw else pair.student)}',
                     f'{term.teacher_tap.text} {self._shape(pair.teacher)}',
                     notes[index] if index < len(notes) else notes[-1],
                     f'{term.weight:g} x {type(term.losses[index]).__name__}',
