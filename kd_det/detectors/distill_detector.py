@@ -202,8 +202,8 @@ class DistillDetector(BaseDetector):
 
     def init_weights(self) -> None:
         """Initialise the student as its config says, load the teacher, start inherited parts from it, log the plan."""
+        self._load_teacher()  # first, so that a wrong checkpoint stops the run before anything is downloaded
         self.student.init_weights()
-        self._load_teacher()
         for path, source in self.inherit.items():
             print_log(self._inherit(path, source), 'current')
         print_log(self.plan.table(), 'current')
