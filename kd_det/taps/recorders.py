@@ -70,18 +70,20 @@ class MethodRecorder(BaseRecorder):
         super().__init__(source)
         self._module, self._method, self._told = module, method, told
         self.copies = False
+        self._replaced: dict[str, Any] = {}
 
     def prepare_from_model(self, model: nn.Module | None = None) -> None:
         """Nothing to prepare: the method is replaced while recording."""
 
     def __enter__(self) -> None:
         super().__enter__()
+        self._replaced = {k: v for k, v in self._module.__dict__.items() if k == self._method}
         method = getattr(self._module, self._method)
 
         @functools.wraps(method)
         def recorded(*args: Any, **kwargs: Any) -> Any:
             result = method(*args, **kwargs)
-            self.data_buffer.append(result)
+            self.data_buffer.append(clone(result) if self.copies else result)
             self._told()
             return result
 
@@ -89,6 +91,7 @@ class MethodRecorder(BaseRecorder):
 
     def __exit__(self, exc_type: Any, exc_value: Any, traceback: Any) -> None:
         self._module.__dict__.pop(self._method, None)
+        self._module.__dict__.update(self._replaced)
         super().__exit__(exc_type, exc_value, traceback)
 
 

@@ -73,8 +73,8 @@ class TapSet:
             from .recorders import versions
 
             for recorder in self.recorders.values():
-                if recorder.data_buffer and not any(r is recorder.data_buffer[-1] for _, r, _ in self._versions):
-                    record = recorder.data_buffer[-1]
+                seen = sum(known is recorder for known, _, _ in self._versions)
+                for record in recorder.data_buffer[seen:]:
                     self._versions.append((recorder, record, versions(record)))
         if self._wait_for is not None and all(
             len(self.recorders[source].data_buffer) >= count for source, count in self._wait_for.items()
@@ -109,3 +109,5 @@ class TapSet:
         """Forget all records, so that nothing of the last step's graph is kept."""
         for recorder in self.recorders.values():
             recorder.reset_data_buffer()
+        if self._versions is not None:
+            self._versions = []  # of a run that did not reach all taps; the next one is watched anew

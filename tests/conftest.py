@@ -1,0 +1,28 @@
+"""What all tests share; the modules beside this file (``tiny``, ``tiny_models``) can be imported by name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+#: Data and reference numbers beside the repository; tests that need them skip where it is absent.
+SHARED = Path(__file__).resolve().parents[2] / 'shared'
+
+
+@pytest.fixture(scope='session')
+def shared() -> Path:
+    """The folder of shared data; the test is skipped where there is none."""
+    if not SHARED.is_dir():
+        pytest.skip(f'needs the shared folder {SHARED}')
+    return SHARED
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Every test starts from the same random state."""
+    torch.manual_seed(0)
