@@ -191,7 +191,7 @@ class DistillDetector(BaseDetector):
             for term in self.terms:
                 try:
                     readings = self._readings(term, context)
-                    plan.add(term, term.prepare(*readings), readings[0])
+                    plan.add(term, term.prepare(*readings), *readings[:2])
                 except ConfigError as error:
                     errors.append(error)
         self._clear()
@@ -369,6 +369,27 @@ def _strings(value: Any) -> list[str]:
 
 
 def _is_head_output(network: nn.Module, tap: Tap) -> bool:
-    """Whether a tap reads what a head predicts, where another layout means another task."""
+    """Whether a tap reads what a head predicts, where another layout means another task.
+
+    That is a head itself, or its predicting layer (``bbox_head.retina_cls``), told by its width.
+    """
+    if tap.kind != 'output':
+        return False
     module = tap.module(network)
-    return tap.kind == 'output' and (hasattr(module, 'num_classes') or hasattr(module, 'cls_out_channels'))
+    if _classes(module) is not None:
+        return True
+    head = network.get_submodule(tap.path.rpartition('.')[0])
+    classes = _classes(head)
+    if classes is None or not isinstance(module, (nn.Conv2d, nn.Linear)):
+        return False
+    width = module.out_channels if isinstance(module, nn.Conv2d) else module.out_features
+    priors = getattr(head, 'num_base_priors', 1)
+    priors = {1, *(priors if isinstance(priors, (list, tuple)) else [priors])}
+    columns = {classes, getattr(head, 'num_classes', classes) + 1, 4, 4 * classes}
+    return width in {n * k for n in priors for k in columns}
+
+
+def _classes(module: nn.Module) -> int | None:
+    """The number of class scores of a head; None for any other module."""
+    found = getattr(module, 'cls_out_channels', getattr(module, 'num_classes', None))
+    return found if isinstance(found, int) else None

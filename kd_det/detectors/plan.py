@@ -51,17 +51,18 @@ class Plan:
     rows: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def add(self, term: Any, pairs: list[Any], student: Any) -> None:
-        """Add a term, from its pairs and its student's reading in the dry forward."""
+    def add(self, term: Any, pairs: list[Any], student: Any, teacher: Any) -> None:
+        """Add a term, from its pairs and the two readings of the dry forward."""
         notes = term.adapter.notes or ['-']
-        raw = levels_of(student) if is_default_align(term.adapter) and not term.multi_level else None
-        for index, pair in enumerate(pairs):
+        aligned = is_default_align(term.adapter) and not term.multi_level
+        raw = list(zip(levels_of(student), levels_of(teacher))) if aligned else [(p.student, p.teacher) for p in pairs]
+        for index in range(len(pairs)):
             self.rows.append(
                 Row(
                     term.name,
                     'all' if term.multi_level else str(index),
-                    f'{term.student_tap.text} {self._shape(raw[index] if raw else pair.student)}',
-                    f'{term.teacher_tap.text} {self._shape(pair.teacher)}',
+                    f'{term.student_tap.text} {self._shape(raw[index][0])}',
+                    f'{term.teacher_tap.text} {self._shape(raw[index][1])}',
                     notes[index] if index < len(notes) else notes[-1],
                     f'{term.weight:g} x {type(term.losses[index]).__name__}',
                     sum(p.numel() for p in term.losses[index].parameters())

@@ -36,6 +36,8 @@ class Schedule:
         Raises:
             ConfigError: For an unknown option.
         """
+        if cfg is not None and not isinstance(cfg, dict):
+            raise ConfigError(f'{key}.schedule: found {cfg!r}, expected such as dict(begin=1, warmup=2, end=10).')
         cfg = dict(cfg or {})
         known = list(inspect.signature(cls).parameters)
         for name in cfg:
@@ -43,7 +45,13 @@ class Schedule:
                 raise ConfigError(
                     f'{key}.schedule: unknown option {name!r}; expected {known}.{did_you_mean(name, known)}'
                 )
-        return cls(**cfg)
+            number = isinstance(cfg[name], (int, float)) and not isinstance(cfg[name], bool)
+            if name != 'by_epoch' and not number and not (name == 'end' and cfg[name] is None):
+                raise ConfigError(f'{key}.schedule: found {name}={cfg[name]!r}, expected a number.')
+        try:
+            return cls(**cfg)
+        except ConfigError as error:
+            raise ConfigError(f'{key}.{error}') from error
 
     def factor(self, iteration: int, epoch: float) -> float:
         """The factor at a point of the training.
