@@ -124,7 +124,11 @@ class DistillDetector(BaseDetector):
                 if tap.path.split('.')[0] == 'roi_head':
                     rois, stage = self._roi_source(term)
                     student_taps.append(rois)
-                    self._roi_terms[term.name] = (rois, stage, TapSet(self.teacher.model, [tap], f'{term.key}.teacher'))
+                    self._roi_terms[term.name] = (
+                        rois,
+                        stage,
+                        TapSet(self.teacher.model, [tap], f'{term.key}.teacher', guest=True),
+                    )
                 else:
                     dense.append(tap)
                 if is_default_align(term.adapter):
@@ -142,7 +146,7 @@ class DistillDetector(BaseDetector):
         if self._roi_terms:
             dense.append(self._features)
         self._student_taps = TapSet(self.student, student_taps, 'student')
-        self._teacher_taps = TapSet(self.teacher.model, dense, 'teacher')
+        self._teacher_taps = TapSet(self.teacher.model, dense, 'teacher', guest=True)
 
     def _roi_source(self, term: Term) -> tuple[Tap, int | None]:
         """Where the student's sampled RoIs are read for a term, and the stage of the teacher's cascade."""
@@ -210,7 +214,8 @@ class DistillDetector(BaseDetector):
         self._is_init = True
 
     def _load_teacher(self) -> None:
-        self.teacher.load(next(self.student.parameters()).device)
+        like = next(self.student.parameters())
+        self.teacher.load(like.device, like.dtype)
 
     @torch.no_grad()
     def _inherit(self, path: str, source: str) -> str:

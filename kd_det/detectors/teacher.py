@@ -79,8 +79,8 @@ class Teacher:
     def __deepcopy__(self, memo: dict[int, Any]) -> Teacher:
         return self  # a guest: copies of the wrapper (EMA) share it
 
-    def load(self, device: torch.device | str = 'cpu') -> None:
-        """Load the weights, once, report what did not fit, and move to ``device``.
+    def load(self, device: torch.device | str = 'cpu', dtype: torch.dtype | None = None) -> None:
+        """Load the weights, once, report what did not fit, and move to ``device`` and ``dtype``.
 
         Raises:
             CheckpointError: If the file cannot be read safely, or does not fit while ``strict``.
@@ -91,7 +91,7 @@ class Teacher:
             print_log('The teacher has random weights (model.teacher.checkpoint=None).', 'current', level=30)
         else:
             load_into(self.model, self.checkpoint, 'model.teacher.checkpoint', self.strict)
-        self.model.requires_grad_(False).eval().to(device)
+        self.model.requires_grad_(False).eval().to(device, dtype)
         self.loaded = True
 
     def apply_(self, function: Callable[[Tensor], Tensor]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from typing import Any
 
@@ -23,15 +24,16 @@ class TapSet:
         network: The teacher or the student.
         taps: The taps; those that differ in their index alone share one recorder.
         key: The config key to blame in errors, such as ``'student'``.
+        guest: The network does not belong to the owner of this set (a teacher): deep copies of the owner share both.
 
     Raises:
         ConfigError: If a tap names no module or method of the network.
     """
 
-    def __init__(self, network: nn.Module, taps: Iterable[Tap], key: str = 'tap') -> None:
+    def __init__(self, network: nn.Module, taps: Iterable[Tap], key: str = 'tap', guest: bool = False) -> None:
         from .recorders import InputsRecorder, MethodRecorder, OutputsRecorder
 
-        self.key = key
+        self.key, self.guest = key, guest
         self.recorders: dict[tuple[str, str, str], Any] = {}
         self._wait_for: dict[tuple[str, str, str], int] | None = None
         self._versions: list[tuple[Any, Any, list[int]]] | None = None
@@ -46,6 +48,13 @@ class TapSet:
                 recorder = kind(tap.text, module, self._told)
             recorder.initialize(network)
             self.recorders[tap.source] = recorder
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TapSet:
+        if self.guest:
+            return self
+        twin = memo[id(self)] = object.__new__(type(self))
+        twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return twin
 
     def __bool__(self) -> bool:
         return bool(self.recorders)
