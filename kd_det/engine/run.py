@@ -106,9 +106,9 @@ def prepare_train(args: Namespace) -> Config:
                 'dict(base_batch_size=<images per step that the learning rate is meant for>).'
             )
         cfg.auto_scale_lr.enable = True
-    if args.resume is not None:
-        cfg.resume = True
-        cfg.load_from = latest_checkpoint(cfg.work_dir) if args.resume == 'auto' else args.resume
+    resume = latest_checkpoint(cfg.work_dir) if args.resume == 'auto' else args.resume
+    if resume is not None:  # a first run with --resume, which finds nothing, begins from the config's load_from
+        cfg.resume, cfg.load_from = True, resume
     check_train(cfg)
     return cfg
 

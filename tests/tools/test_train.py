@@ -104,6 +104,19 @@ def test_work_dir_by_argument_then_config_then_name(coco, tmp_path, monkeypatch)
     assert by_argument.work_dir == 'given'
 
 
+def test_resume_without_a_checkpoint_begins_from_load_from(coco, tmp_path):
+    """A job that always gives --resume must not lose the config's load_from on its first start."""
+    weights = dict(state_dict={'backbone.conv1.weight': torch.zeros(64, 3, 7, 7)})
+    torch.save(weights, tmp_path / 'start.pth')
+    argv = [RETINA, '--work-dir', str(tmp_path / 'w'), '--resume', *options(coco, f'load_from={tmp_path}/start.pth')]
+    cfg = prepare_train(parse_train(argv))
+    assert cfg.load_from == f'{tmp_path}/start.pth' and not cfg.get('resume')
+    training = dict(weights, meta=dict(epoch=1), message_hub={})
+    torch.save(training, tmp_path / 'w' / 'epoch_1.pth')
+    cfg = prepare_train(parse_train(argv))
+    assert cfg.load_from == str(tmp_path / 'w' / 'epoch_1.pth') and cfg.resume
+
+
 def test_wrapped_datasets_are_checked_and_pass(coco, tmp_path):
     leaf = load_config(RETINA, dict(o.split('=', 1) for o in tiny_options(coco)[:3])).train_dataloader.dataset
     child = tmp_path / 'child.py'
