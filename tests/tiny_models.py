@@ -1,4 +1,4 @@
-"""Detectors of a few thousand weights and batches of small images, for tests that run whole networks in milliseconds."""
+"""Detectors of a few thousand weights and batches of small images: whole networks run in milliseconds."""
 
 from __future__ import annotations
 
@@ -108,7 +108,8 @@ def ssd(classes: int = 3, channels: int = 16, base: int = 8, **parts: Any) -> di
         bbox_head=dict(
             type='SSDHead', num_classes=classes, in_channels=(channels,) * 3,
             anchor_generator=dict(
-                type='SSDAnchorGenerator', scale_major=False, input_size=64, min_sizes=[16, 28, 44], max_sizes=[28, 44, 64],
+                type='SSDAnchorGenerator', scale_major=False, input_size=64,
+                min_sizes=[16, 28, 44], max_sizes=[28, 44, 64],
                 strides=[8, 16, 32], ratios=[[2], [2, 3], [2]],
             ),
             bbox_coder=dict(

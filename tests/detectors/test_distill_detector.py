@@ -53,7 +53,7 @@ def same(ours, theirs):
             assert torch.equal(a, b), name
 
 
-# -------------------------------------------------------------------------------------------------------- one step by hand
+# ----------------------------------------------------------------------------------------------------- one step by hand
 
 
 @pytest.mark.parametrize('family', [retina, fcos, gfl, ssd, faster, cascade])
@@ -156,7 +156,7 @@ def test_names_of_terms_must_not_hide_losses():
         model.loss(*batch(model))
 
 
-# --------------------------------------------------------------------------------------------------------------- inherit
+# -------------------------------------------------------------------------------------------------------------- inherit
 
 
 def test_parts_of_the_student_start_from_the_teacher(tmp_path):
@@ -196,7 +196,7 @@ def test_nothing_that_fits_is_an_error():
         distiller(retina(), retina(channels=24), dict(a=cwd()), inherit=['neck.fpn_convs'])
 
 
-# ------------------------------------------------------------------------------------------------ a guest in every respect
+# --------------------------------------------------------------------------------------------- a guest in every respect
 
 
 @pytest.fixture(scope='module')
@@ -288,7 +288,7 @@ def test_readings_are_freed_after_a_step_that_failed(module_model, monkeypatch):
     assert not any(model._student_taps.counts().values()) and not any(model._teacher_taps.counts().values())
 
 
-# ------------------------------------------------------------------------------------------------------------ checkpoints
+# ---------------------------------------------------------------------------------------------------------- checkpoints
 
 
 def steps(model, optimiser, n, start=0):
@@ -339,7 +339,7 @@ def test_a_plain_students_checkpoint_loads_into_the_wrapper():
     assert equal_weights(own.student, plain)
 
 
-# --------------------------------------------------------------------------------------------------------- the student alone
+# ---------------------------------------------------------------------------------------------------- the student alone
 
 
 @pytest.mark.parametrize('family', [retina, faster])
@@ -383,7 +383,7 @@ def test_test_time_augmentation_runs_the_student():
     assert torch.equal(results[0].bboxes, results[1].bboxes) and torch.equal(results[0].scores, results[1].scores)
 
 
-# ----------------------------------------------------------------------------------------- precision, memory, gradient sums
+# ------------------------------------------------------------------------------------- precision, memory, gradient sums
 
 
 def test_autocast_leaves_losses_in_float32_and_close():
@@ -454,7 +454,7 @@ def test_two_half_batches_add_up_to_one_whole():
         torch.testing.assert_close(halves[name], value, rtol=1e-4, atol=1e-7, msg=name)
 
 
-# ---------------------------------------------------------------------------------------------------------------- schedules
+# ------------------------------------------------------------------------------------------------------------ schedules
 
 
 def test_a_term_that_is_off_costs_nothing_and_keeps_ddp_content():
@@ -487,7 +487,7 @@ def test_the_factor_multiplies_the_term():
     assert half['loss_b'] > 0
 
 
-# ------------------------------------------------------------------------------------------------------------------ mmrazor
+# -------------------------------------------------------------------------------------------------------------- mmrazor
 
 
 def test_mmrazors_losses_are_terms():

@@ -140,38 +140,52 @@ def test_losses_get_their_channels_from_the_plan():
     assert tuple(loss.align.weight.shape) == (24, 16, 1, 1)
 
 
-# --------------------------------------------------------------------------------------------------------- what it refuses
+# ------------------------------------------------------------------------------------------------------ what it refuses
 
 LOGITS = dict(a=cwd('bbox_head[0]'))
+CLASSES = 'distill.a: .*the same number of classes'
+
+
+def loss(**cfg):
+    return dict(a=dict(cwd(), loss=cfg))
+
+
+def adapter(**cfg):
+    return dict(a=cwd(adapter=cfg))
 
 
 @pytest.mark.parametrize(
     'student, teacher, terms, says',
     [
-        (retina, retina, dict(a=cwd('nekc')), r"distill.a.student: 'nekc': RetinaNet has no module 'nekc'.*Nearest: 'neck'"),
+        (retina, retina, dict(a=cwd('nekc')),
+         r"distill.a.student: 'nekc': RetinaNet has no module 'nekc'.*Nearest: 'neck'"),
         (retina, retina, dict(a=cwd('neck', 'neck.fpn_conv.0')), r"distill.a.teacher: .*'neck.fpn_convs.0'"),
-        (retina, retina, dict(a=cwd('neck[7]')), r"distill.a.student: 'neck\[7\]': index \[7\] on a reading of 3 items"),
+        (retina, retina, dict(a=cwd('neck[7]')),
+         r"distill.a.student: 'neck\[7\]': index \[7\] on a reading of 3 items"),
         (retina, retina, dict(a=cwd('bbox_head')), 'distill.a.student: the reading is 2 items.*pick with an index'),
         (retina, retina, dict(a=cwd('neck', 'neck[:2]')), r'distill.a: the student tap gives 3 levels .*teacher tap 2'),
         (retina, lambda: retina(classes=5), LOGITS, r'distill.a: .*\(1, 6, .*\(1, 10, .*the same number of classes'),
-        (retina, lambda: retina(classes=5), dict(a=cwd('bbox_head.retina_cls')), 'distill.a: .*the same number of classes'),
+        (retina, lambda: retina(classes=5), dict(a=cwd('bbox_head.retina_cls')), CLASSES),
         (faster, lambda: faster(classes=5), dict(a=cwd('roi_head.bbox_head.fc_cls')), 'same number of classes'),
-        (fcos, lambda: fcos(classes=5), dict(a=cwd('bbox_head.conv_cls')), 'distill.a: .*the same number of classes'),
-        (retina, retina, dict(a=dict(cwd(), loss=dict(type='kd_det.CWDLos'))), r"loss.type: 'kd_det.CWDLos' .*'kd_det.CWDLoss'"),
-        (retina, retina, dict(a=dict(cwd(), loss=dict(type='CWDLos'))), r"loss.type: 'CWDLos' .*'kd_det.CWDLoss'"),
-        (retina, retina, dict(a=dict(cwd(), loss=dict(type='mmrazor.PKDLos'))), "'mmrazor.PKDLos' .*'mmrazor.PKDLoss'"),
-        (retina, retina, dict(a=dict(cwd(), loss=dict(type='kd_det.CWDLoss', tua=2))),
+        (fcos, lambda: fcos(classes=5), dict(a=cwd('bbox_head.conv_cls')), CLASSES),
+        (retina, retina, loss(type='kd_det.CWDLos'), r"loss.type: 'kd_det.CWDLos' .*'kd_det.CWDLoss'"),
+        (retina, retina, loss(type='CWDLos'), r"loss.type: 'CWDLos' .*'kd_det.CWDLoss'"),
+        (retina, retina, loss(type='mmrazor.PKDLos'), "'mmrazor.PKDLos' .*'mmrazor.PKDLoss'"),
+        (retina, retina, loss(type='kd_det.CWDLoss', tua=2),
          r"distill.a.loss: CWDLoss has no option 'tua' .found tua=2.; expected .*Nearest: 'tau'"),
-        (retina, retina, dict(a=dict(cwd(), loss='kd_det.CWDLoss')), "distill.a.loss: found 'kd_det.CWDLoss', expected a dict"),
+        (retina, retina, dict(a=dict(cwd(), loss='kd_det.CWDLoss')),
+         "distill.a.loss: found 'kd_det.CWDLoss', expected a dict"),
         (retina, retina, dict(a=cwd(wieght=2)), "distill.a: unknown key 'wieght'.*Nearest: 'weight'"),
         (retina, retina, dict(a=cwd(weight='2')), "distill.a.weight: found '2', expected a number"),
-        (retina, retina, dict(a=dict(student='neck', loss=dict(type='kd_det.CWDLoss'))), "the key 'teacher' is missing"),
-        (retina, retina, dict(a=cwd(adapter=dict(type='kd_det.Aling'))), "adapter.type: 'kd_det.Aling' .*'kd_det.Align'"),
-        (retina, retina, dict(a=cwd(adapter=dict(type='kd_det.CWDLoss'))), "adapter: 'kd_det.CWDLoss' is no adapter"),
-        (retina, retina, dict(a=cwd(adapter=dict(type='kd_det.Align', size=1))), "Align has no option 'size'"),
-        (retina, retina, dict(a=cwd(adapter=dict(type='kd_det.Align', resize='x'))), "resize: found 'x'"),
-        (retina, retina, dict(a=cwd(inputs=dict(labels='bbox_hed[0]'))), r"distill.a.* 'bbox_hed\[0\]'.*Nearest: 'bbox_head'"),
-        (retina, retina, dict(a=dict(cwd(), loss=dict(type='kd_det.MGDLoss', lambda_mgd=3))), 'lambda_mgd=3, expected a share'),
+        (retina, retina, dict(a=dict(student='neck', loss=dict(type='kd_det.CWDLoss'))),
+         "the key 'teacher' is missing"),
+        (retina, retina, adapter(type='kd_det.Aling'), "adapter.type: 'kd_det.Aling' .*'kd_det.Align'"),
+        (retina, retina, adapter(type='kd_det.CWDLoss'), "adapter: 'kd_det.CWDLoss' is no adapter"),
+        (retina, retina, adapter(type='kd_det.Align', size=1), "Align has no option 'size'"),
+        (retina, retina, adapter(type='kd_det.Align', resize='x'), "resize: found 'x'"),
+        (retina, retina, dict(a=cwd(inputs=dict(labels='bbox_hed[0]'))),
+         r"distill.a.* 'bbox_hed\[0\]'.*Nearest: 'bbox_head'"),
+        (retina, retina, loss(type='kd_det.MGDLoss', lambda_mgd=3), 'lambda_mgd=3, expected a share'),
         (retina, retina, dict(a='neck'), 'distill.a: found str, expected dict'),
         (retina, retina, dict(a=cwd(schedule=dict(bgin=1))), "distill.a.schedule: unknown option 'bgin'"),
         (retina, retina, dict(a=dict(cwd('bbox_head[1]'), loss=dict(type='kd_det.TeacherBoundedL2Loss'))),

@@ -22,7 +22,7 @@ def count_calls(network, *paths):
     return calls
 
 
-# ------------------------------------------------------------------------------------------------------ how deep it runs
+# ----------------------------------------------------------------------------------------------------- how deep it runs
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_equal_preprocessors_share_the_batch():
     assert 'channel order' not in model.plan.table()
 
 
-# ------------------------------------------------------------------------------------------------------- how it is named
+# ------------------------------------------------------------------------------------------------------ how it is named
 
 
 def test_it_is_named_as_mmdet_config_path_dict_or_kd_det_config(tmp_path):
