@@ -29,6 +29,7 @@ def check_train(cfg: Config) -> None:
                 f'{name}: {cfg.get(name)!r}; expected a dict. The config cannot be trained.'
                 f'{did_you_mean(name, [k for k in cfg if k != name])}'
             )
+    _check_schedules(cfg)
     check_data(cfg, 'train')
     if cfg.get('val_cfg'):
         check_data(cfg, 'val')
@@ -105,6 +106,19 @@ def check_model(cfg: Config) -> None:
             f'model.teacher.config: {model.teacher.get("config")!r}; expected the name, path or dict of the '
             f"teacher's mmdet config.{did_you_mean('config', [k for k in model.teacher])}"
         )
+
+
+def _check_schedules(cfg: Config) -> None:
+    """Nothing moves a schedule without its hook: a term that begins late, or warms up, would stay off for ever."""
+    hooks = [*(cfg.get('custom_hooks') or []), *(cfg.get('default_hooks') or {}).values()]
+    if any(type_name(hook) == 'TermScheduleHook' for hook in hooks if isinstance(hook, dict)):
+        return
+    for name, term in cfg.model.get('distill', {}).items() if type_name(cfg.model) == 'DistillDetector' else ():
+        if isinstance(term, dict) and term.get('schedule'):
+            raise ConfigError(
+                f'custom_hooks: no TermScheduleHook in it, which model.distill.{name}.schedule={term.schedule} needs; '
+                "expected dict(type='kd_det.TermScheduleHook') beside your own hooks."
+            )
 
 
 def _check_amp(cfg: Config) -> None:

@@ -127,6 +127,19 @@ def test_wrong_input_ends_in_one_clear_error(case, files, tmp_path):
     assert not list(tmp_path.rglob('*.pth*')) and not (tmp_path / 'last_checkpoint').exists()
 
 
+def test_a_schedule_needs_its_hook(files, tmp_path):
+    """A child's custom_hooks replace those of distill_runtime.py; the term would stay off and nobody would notice."""
+    root, coco = files
+    schedule = [f'{TERM}.schedule.begin=0', f'{TERM}.schedule.warmup=2']
+    argv = [str(root / 'kd.py'), '--work-dir', str(tmp_path), '--cfg-options', *tiny_options(coco, scale=64), *schedule]
+    text = refused(argv, train)
+    for part in ('custom_hooks', 'distill.cwd.schedule', 'kd_det.TermScheduleHook'):
+        assert part in text, text
+    hooks = tmp_path / 'hooks.py'
+    hooks.write_text(f"_base_ = {str(root / 'kd.py')!r}\ncustom_hooks = [dict(type='kd_det.TermScheduleHook')]\n")
+    prepare_train(parse_train([str(hooks), *argv[1:]]))
+
+
 def test_the_same_config_without_the_mistakes_trains(files, tmp_path):
     root, coco = files
     argv = [
