@@ -41,6 +41,23 @@ class Adapter(nn.Module):
         super().__init__()
         self.notes = []
 
+    @property
+    def reads_boxes(self) -> bool:
+        """Whether the term reads the box regressions of a head (``bbox_head[1]``)."""
+        return self.student_tap is not None and self.student_tap.index[-1:] == (1,)
+
+    def check_modules(self, student: nn.Module, teacher: nn.Module, key: str) -> None:
+        """Check what shapes do not tell, from the two modules that the term's taps read.
+
+        Args:
+            student: The student's module.
+            teacher: The teacher's module.
+            key: The config key to blame, such as ``distill.fgd``.
+
+        Raises:
+            ConfigError: If their readings mean different things.
+        """
+
     def prepare(
         self, student: Any, teacher: Any, context: dict[str, Any], key: str, same_channels: bool = True
     ) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import nn
+
 from kd_det.errors import ConfigError
 from kd_det.registry import MODELS
 from kd_det.taps import levels_of
 
 from .base import Adapter, Pair
-from .rows import anchor_targets, check_same, flatten_anchors
+from .rows import anchor_targets, check_boxes, check_same, flatten_anchors
 
 
 @MODELS.register_module()
@@ -20,6 +22,9 @@ class MultiBox(Adapter):
     (``inputs=dict(targets='bbox_head.get_targets()')``). Extras: ``loc_t`` (B, P, 4), ``conf_t`` and ``conf_weights``
     (B, P). Teacher and student need the same priors.
     """
+
+    def check_modules(self, student: nn.Module, teacher: nn.Module, key: str) -> None:
+        check_boxes(student, teacher, key)
 
     def prepare(
         self, student: Any, teacher: Any, context: dict[str, Any], key: str, same_channels: bool = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kd_det.errors import ConfigError
 from kd_det.registry import MODELS
@@ -90,6 +90,30 @@ def check_same(student: Tensor, teacher: Tensor, what: str, key: str) -> None:
         )
 
 
+def check_boxes(student: nn.Module, teacher: nn.Module, key: str) -> None:
+    """Refuse two heads whose box regressions or targets do not mean the same.
+
+    Raises:
+        ConfigError: If targets are decoded boxes, or the heads encode boxes differently.
+    """
+    if getattr(student, 'reg_decoded_bbox', False):
+        raise ConfigError(
+            f'{key}.student: {type(student).__name__} has reg_decoded_bbox=True, so that its targets are boxes and its '
+            'predictions are not; expected reg_decoded_bbox=False (an L1 loss) for a term on box regression.'
+        )
+    codes = [_code(getattr(head, 'bbox_coder', None)) for head in (student, teacher)]
+    if codes[0] != codes[1]:
+        raise ConfigError(
+            f'{key}: the student encodes boxes with {codes[0]}, the teacher with {codes[1]}; expected the same coder, '
+            'means and stds (of a cascade: the stage that has them).'
+        )
+
+
+def _code(coder: Any) -> str:
+    numbers = {name: tuple(getattr(coder, name)) for name in ('means', 'stds') if hasattr(coder, name)}
+    return f'{type(coder).__name__}({", ".join(f"{name}={value}" for name, value in numbers.items())})'
+
+
 @MODELS.register_module()
 class AnchorRows(Adapter):
     """A dense anchor head (RetinaNet, RPN, SSD) as one row per anchor, with the student's own targets.
@@ -99,6 +123,10 @@ class AnchorRows(Adapter):
     ``labels``, ``label_weights`` (B·P,), ``bbox_targets``, ``bbox_weights`` (B·P, 4), ``avg_factor`` (what the head
     divides its own losses by).
     """
+
+    def check_modules(self, student: nn.Module, teacher: nn.Module, key: str) -> None:
+        if self.reads_boxes:
+            check_boxes(student, teacher, key)
 
     def prepare(
         self, student: Any, teacher: Any, context: dict[str, Any], key: str, same_channels: bool = True
@@ -132,6 +160,10 @@ class RoIRows(Adapter):
     mmdet, all rows for boxes, the rows with weight for scores.
     """
 
+    def check_modules(self, student: nn.Module, teacher: nn.Module, key: str) -> None:
+        if self.reads_boxes:
+            check_boxes(student, teacher, key)
+
     def prepare(
         self, student: Any, teacher: Any, context: dict[str, Any], key: str, same_channels: bool = True
     ) -> None:
@@ -158,7 +190,7 @@ class RoIRows(Adapter):
                 "rows, such as 'roi_head.bbox_head[0]'."
             )
         labels = extras['labels']
-        if self.student_tap is not None and self.student_tap.index[-1:] == (1,):  # box regression
+        if self.reads_boxes:
             student, teacher = self._of_class(student, labels), self._of_class(teacher, labels)
             extras['avg_factor'] = max(1, student.shape[0])
         else:

@@ -113,7 +113,7 @@ class DistillDetector(BaseDetector):
         errors: list[ConfigError] = []
         student_taps: list[Tap] = []
         dense: list[Tap] = []
-        self._roi_terms: dict[str, tuple[Tap, int | None, TapSet]] = {}
+        second: dict[str, tuple[Tap, int | None]] = {}
         for term in self.terms:
             try:
                 for tap in term.student_taps:
@@ -122,17 +122,14 @@ class DistillDetector(BaseDetector):
                 tap = term.teacher_tap
                 tap.module(self.teacher.model, f'{term.key}.teacher')
                 if tap.path.split('.')[0] == 'roi_head':
-                    rois, stage = self._roi_source(term)
-                    student_taps.append(rois)
-                    self._roi_terms[term.name] = (
-                        rois,
-                        stage,
-                        TapSet(self.teacher.model, [tap], f'{term.key}.teacher', guest=True),
-                    )
+                    second[term.name] = self._roi_source(term)
+                    student_taps.append(second[term.name][0])
                 else:
                     dense.append(tap)
                 if is_default_align(term.adapter):
                     term.adapter.layout_is_fixed = _is_head_output(self.student, term.student_tap)
+                heads = (term.student_tap.module(self.student), tap.module(self.teacher.model))
+                term.adapter.check_modules(*heads, term.key)
             except ConfigError as error:
                 errors.append(error)
         for path, source in self.inherit.items():
@@ -143,6 +140,12 @@ class DistillDetector(BaseDetector):
                     errors.append(error)
         raise_together(errors)
         self._features = Tap.parse('neck' if self.teacher.model.with_neck else 'backbone')
+        #: The second stage runs once for all terms that read it on the same RoIs.
+        self._roi_terms: dict[str, tuple[Tap, int | None, TapSet]] = {}
+        for source in dict.fromkeys(second.values()):
+            names = [name for name, other in second.items() if other == source]
+            taps = TapSet(self.teacher.model, [self.distill[name].teacher_tap for name in names], 'teacher', guest=True)
+            self._roi_terms.update((name, (*source, taps)) for name in names)
         if self._roi_terms:
             dense.append(self._features)
         self._student_taps = TapSet(self.student, student_taps, 'student')
@@ -320,9 +323,9 @@ class DistillDetector(BaseDetector):
         inputs = {arg: self._student_taps.read(tap, f'{key}.inputs.{arg}') for arg, tap in term.input_taps.items()}
         if term.name in self._roi_terms:
             rois, stage, taps = self._roi_terms[term.name]
-            self.teacher.observe_rois(
-                self._teacher_taps.read(self._features), self._student_taps.read(rois, f'{key}.teacher'), stage, taps
-            )
+            if not any(taps.counts().values()):
+                features = self._teacher_taps.read(self._features)
+                self.teacher.observe_rois(features, self._student_taps.read(rois, f'{key}.teacher'), stage, taps)
             teacher = taps.read(term.teacher_tap, f'{key}.teacher')
         else:
             teacher = self._teacher_taps.read(term.teacher_tap, f'{key}.teacher')

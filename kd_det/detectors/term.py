@@ -140,7 +140,7 @@ class Term(nn.Module):
         Returns:
             ``loss_<name>``, or ``loss_<name>_<part>`` for each part of a loss that returns a dict.
         """
-        student, teacher = upcast((student, teacher))
+        student, teacher, context = upcast((student, teacher, context))
         with torch.autocast(_device_type(student), enabled=False):
             total: dict[str, Tensor] = {}
             for loss, pair in zip(self.losses, self._pairs(student, teacher, context)):

@@ -200,6 +200,39 @@ def test_rois_need_a_second_stage_in_the_student():
         distiller(faster(), cascade(), dict(a=term))
 
 
+def test_heads_that_encode_boxes_otherwise_are_refused():
+    """Shapes agree there, numbers do not: a later stage of a cascade, and heads that regress decoded boxes."""
+    l2 = dict(type='kd_det.TeacherBoundedL2Loss')
+    term = dict(adapter=dict(type='kd_det.RoIRows'), inputs=ROI_TARGETS, loss=l2, student='roi_head.bbox_head[1]')
+    teacher = cascade()
+    stage = teacher['roi_head']['bbox_head'][1]
+    stage['bbox_coder'] = dict(stage['bbox_coder'], target_stds=[0.05, 0.05, 0.1, 0.1])
+    distiller(faster(), teacher, dict(a=dict(term, teacher='roi_head.bbox_head.0[1]')), init=False)
+    with pytest.raises(ConfigError, match=r'distill.a: the student encodes .*0.2\)\), the teacher .*0.05, 0.05'):
+        distiller(faster(), teacher, dict(a=dict(term, teacher='roi_head.bbox_head.1[1]')), init=False)
+    soft = dict(term, student='roi_head.bbox_head[0]', loss=dict(type='kd_det.SoftTargetLoss'))
+    distiller(faster(), teacher, dict(a=dict(soft, teacher='roi_head.bbox_head.1[0]')), init=False)  # scores may
+    decoded = retina()
+    decoded['bbox_head'].update(reg_decoded_bbox=True, loss_bbox=dict(type='GIoULoss'))
+    rows = dict(student='bbox_head[1]', teacher='bbox_head[1]', adapter=dict(type='kd_det.AnchorRows'), inputs=TARGETS)
+    with pytest.raises(ConfigError, match='distill.a.student: RetinaHead has reg_decoded_bbox=True'):
+        distiller(decoded, retina(), dict(a=dict(rows, loss=l2)), init=False)
+
+
+def test_the_second_stage_of_the_teacher_runs_once_for_all_terms(seen):
+    rows = dict(adapter=dict(type='kd_det.RoIRows'), inputs=ROI_TARGETS, loss=seen)
+    terms = {
+        f'kd_{i}': dict(student=f'roi_head.bbox_head[{i}]', teacher=f'roi_head.bbox_head[{i}]', **rows) for i in (0, 1)
+    }
+    model = distiller(faster(), faster(), terms)
+    runs = []
+    model.teacher.model.roi_head.bbox_head.register_forward_pre_hook(lambda m, i: runs.append(len(i[0])))
+    for _ in range(2):
+        _, (cls, reg), _, _ = step(model)
+        assert cls['teacher'].shape == (32, 4) and reg['teacher'].shape == (32, 4)
+    assert runs == [32, 32]
+
+
 def test_class_wise_deltas_are_picked_by_a_loop():
     rows, labels = torch.randn(6, 12), torch.tensor([0, 2, 1, 3, 3, 2])
     picked = RoIRows._of_class(rows, labels)
