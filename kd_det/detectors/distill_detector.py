@@ -171,7 +171,7 @@ class DistillDetector(BaseDetector):
                 )
             stages.append(int(number) if is_cascade else None)
         middle = '' if stages[0] is None else f'.{stages[0]}'
-        return Tap.parse(f'roi_head.bbox_roi_extractor{middle}@in[1]'), stages[1]
+        return Tap.parse(f'roi_head.bbox_roi_extractor{middle}@in'), stages[1]
 
     def _make_plan(self) -> Plan:
         """One dry forward of both networks; see :mod:`kd_det.detectors.plan`."""
@@ -325,7 +325,11 @@ class DistillDetector(BaseDetector):
             rois, stage, taps = self._roi_terms[term.name]
             if not any(taps.counts().values()):
                 features = self._teacher_taps.read(self._features)
-                self.teacher.observe_rois(features, self._student_taps.read(rois, f'{key}.teacher'), stage, taps)
+                extracted = self._student_taps.read(rois, f'{key}.teacher')
+                extracted = (
+                    extracted[0] if isinstance(extracted, list) else extracted
+                )  # a mask head may share the extractor
+                self.teacher.observe_rois(features, extracted[1], stage, taps)
             teacher = taps.read(term.teacher_tap, f'{key}.teacher')
         else:
             teacher = self._teacher_taps.read(term.teacher_tap, f'{key}.teacher')

@@ -233,6 +233,26 @@ def test_the_second_stage_of_the_teacher_runs_once_for_all_terms(seen):
     assert runs == [32, 32]
 
 
+def test_a_mask_head_that_shares_the_roi_extractor_does_not_mislead(seen, monkeypatch):
+    """The extractor then runs twice, the second time on the positive RoIs alone; the first time counts."""
+    rows = dict(adapter=dict(type='kd_det.RoIRows'), inputs=ROI_TARGETS, loss=seen)
+    tap = 'roi_head.bbox_head[0]'
+    model = distiller(faster(), faster(), dict(kd=dict(student=tap, teacher=tap, **rows)))
+    _, (alone,), _, _ = step(model)
+    head = model.student.roi_head
+    bbox_loss = head.bbox_loss
+
+    def with_masks(x, results):
+        found = bbox_loss(x, results)
+        head.bbox_roi_extractor(x[:2], bbox2roi([result.pos_priors for result in results]))
+        return found
+
+    monkeypatch.setattr(head, 'bbox_loss', with_masks)
+    torch.manual_seed(0)
+    _, (shared,), _, _ = step(model)
+    assert shared['teacher'].shape == alone['teacher'].shape == (32, 4)
+
+
 def test_class_wise_deltas_are_picked_by_a_loop():
     rows, labels = torch.randn(6, 12), torch.tensor([0, 2, 1, 3, 3, 2])
     picked = RoIRows._of_class(rows, labels)

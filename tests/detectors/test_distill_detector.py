@@ -419,6 +419,21 @@ def test_half_precision_readings_are_compared_in_float32():
     assert double(*[[m.double() for m in side] for side in maps], {})['loss_a'].dtype == torch.float64
 
 
+def test_inputs_of_a_term_are_raised_to_float32_too():
+    class Sees(torch.nn.Module):
+        def forward(self, student, teacher, scores):
+            self.dtypes = {student.dtype, teacher.dtype, *(s.dtype for s in scores)}
+            return student.sum() * 0
+
+    MODELS.register_module(name='SeesInputs', module=Sees, force=True)
+    model = distiller(
+        retina(), retina(), dict(a=dict(cwd(inputs=dict(scores='bbox_head[0]')), loss=dict(type='kd_det.SeesInputs')))
+    )
+    with torch.autocast('cpu', torch.bfloat16):
+        model.loss(*batch(model))
+    assert [loss.dtypes for loss in model.terms[0].losses] == [{torch.float32}] * 3
+
+
 def test_checkpointing_the_students_gradients_changes_nothing():
     grads = []
     for with_cp in (False, True):
