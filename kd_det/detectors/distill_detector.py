@@ -189,11 +189,14 @@ class DistillDetector(BaseDetector):
                     break
                 except ConfigError:
                     raise
-                except Exception:
+                except Exception as error:
                     if size == PROBE_SIZES[-1]:
-                        raise
+                        raise ConfigError(
+                            'model: the dry forward of student and teacher failed with '
+                            f'{type(error).__name__}: {error}. Check model.student and model.teacher.config.'
+                        ) from error
             plan = Plan(size)
-            errors: list[ConfigError] = []
+            errors = self._mode_errors(inputs, samples)
             context = self._context(inputs, samples)
             for term in self.terms:
                 try:
@@ -206,6 +209,29 @@ class DistillDetector(BaseDetector):
         if self.teacher.converts_images:
             plan.notes.append('The teacher sees the images with its own mean, std and channel order.')
         return plan
+
+    def _mode_errors(self, inputs: Tensor, samples: SampleList) -> list[ConfigError]:
+        """Errors for taps at heads that compute other numbers while training, as the teacher never does."""
+        errors = []
+        for term in self.terms:
+            tap = term.student_tap
+            if tap.path.split('.')[0] == 'roi_head' or not _is_head_output(self.student, tap):
+                continue  # a second stage draws its rows at random
+            module = tap.module(self.student)
+            evaluated = self._student_taps.read(tap, f'{term.key}.student')
+            module.training = True  # the head itself; its norm layers and dropout stay in eval mode
+            probe_network(self.student, inputs, samples, self._student_taps, 'student')
+            trained = self._student_taps.read(tap, f'{term.key}.student')
+            module.training = False
+            if not _same_numbers(evaluated, trained):
+                errors.append(
+                    ConfigError(
+                        f'{term.key}.student: {tap.text!r}: {type(module).__name__} gives other numbers in training than '
+                        "in evaluation, where the teacher always is. Tap class scores ('bbox_head[0]') or a layer inside."
+                    )
+                )
+            probe_network(self.student, inputs, samples, self._student_taps, 'student')
+        return errors
 
     def init_weights(self) -> None:
         """Initialise the student as its config says, load the teacher, start inherited parts from it, log the plan."""
@@ -326,9 +352,8 @@ class DistillDetector(BaseDetector):
             if not any(taps.counts().values()):
                 features = self._teacher_taps.read(self._features)
                 extracted = self._student_taps.read(rois, f'{key}.teacher')
-                extracted = (
-                    extracted[0] if isinstance(extracted, list) else extracted
-                )  # a mask head may share the extractor
+                if isinstance(extracted, list):  # run again by a mask head that shares the extractor
+                    extracted = extracted[0]
                 self.teacher.observe_rois(features, extracted[1], stage, taps)
             teacher = taps.read(term.teacher_tap, f'{key}.teacher')
         else:
@@ -370,6 +395,14 @@ def _carries_gradient(reading: Any) -> bool:
     if isinstance(reading, Tensor):
         return reading.requires_grad
     return isinstance(reading, (list, tuple)) and any(map(_carries_gradient, reading))
+
+
+def _same_numbers(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a.shape == b.shape and torch.allclose(a, b, rtol=1e-3, atol=1e-5)
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return len(a) == len(b) and all(map(_same_numbers, a, b))
+    return type(a) is type(b)
 
 
 def _strings(value: Any) -> list[str]:

@@ -98,7 +98,8 @@ def untouched(*networks: nn.Module) -> Iterator[None]:
     buffers = [(buffer, buffer.detach().clone()) for network in networks for buffer in network.buffers()]
     python, numpy = random.getstate(), np.random.get_state()
     try:
-        with torch.random.fork_rng(), torch.no_grad():
+        devices = {p.device for network in networks for p in network.parameters() if p.device.type == 'cuda'}
+        with torch.random.fork_rng(devices=list(devices)), torch.no_grad():
             for network in networks:
                 network.eval()
             yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from kd_det.adapters import Adapter, Align, Pair
 from kd_det.compat import import_mmrazor
 from kd_det.errors import ConfigError, did_you_mean
-from kd_det.losses._functional import upcast
+from kd_det.losses._functional import device_type, upcast
 from kd_det.registry import MODELS
 from kd_det.taps import Tap
 
@@ -50,12 +51,14 @@ class Term(nn.Module):
                 )
         self.student_tap = Tap.parse(cfg['student'], f'{self.key}.student')
         self.teacher_tap = Tap.parse(cfg['teacher'], f'{self.key}.teacher')
-        self.input_taps = {
-            arg: Tap.parse(tap, f'{self.key}.inputs.{arg}') for arg, tap in (cfg.get('inputs') or {}).items()
-        }
+        inputs = cfg.get('inputs') or {}
+        if not isinstance(inputs, dict):
+            raise ConfigError(f'{self.key}.inputs: found {inputs!r}, expected a dict of argument name and student tap.')
+        self.input_taps = {arg: Tap.parse(tap, f'{self.key}.inputs.{arg}') for arg, tap in inputs.items()}
         self.weight = cfg.get('weight', 1.0)
-        if isinstance(self.weight, bool) or not isinstance(self.weight, (int, float)):
-            raise ConfigError(f'{self.key}.weight: found {self.weight!r}, expected a number.')
+        is_number = isinstance(self.weight, (int, float)) and not isinstance(self.weight, bool)
+        if not is_number or not math.isfinite(self.weight):
+            raise ConfigError(f'{self.key}.weight: found {self.weight!r}, expected a finite number.')
         self.schedule = Schedule.from_config(cfg.get('schedule'), self.key)
         #: The schedule's factor for the running step; set by ``TermScheduleHook``.
         self.factor = self.schedule.factor(0, 0.0)
@@ -71,7 +74,7 @@ class Term(nn.Module):
 
         adapter_cfg = dict(cfg.get('adapter') or dict(type='kd_det.Align'))
         resolve(adapter_cfg, f'{self.key}.adapter')
-        self.adapter: Adapter = MODELS.build(adapter_cfg)
+        self.adapter: Adapter = _build(adapter_cfg, f'{self.key}.adapter')
         if not isinstance(self.adapter, Adapter):
             raise ConfigError(f'{self.key}.adapter: {adapter_cfg["type"]!r} is no adapter.')
         self.adapter.student_tap = self.student_tap
@@ -105,10 +108,7 @@ class Term(nn.Module):
             for side, value in (('student', pair.student), ('teacher', pair.teacher)):
                 if f'{side}_channels' in accepted and f'{side}_channels' not in cfg:
                     cfg[f'{side}_channels'] = _channels(value)
-            try:
-                self.losses.append(MODELS.build(cfg))
-            except TypeError as error:
-                raise ConfigError(f'{self.key}.loss: {error}') from error
+            self.losses.append(_build(cfg, f'{self.key}.loss'))
         for arg, has_default in self.asked.items():
             if not has_default and not all(arg in {**context, **pair.extras} for pair in pairs):
                 offered = sorted({**context, **pairs[0].extras})
@@ -141,7 +141,7 @@ class Term(nn.Module):
             ``loss_<name>``, or ``loss_<name>_<part>`` for each part of a loss that returns a dict.
         """
         student, teacher, context = upcast((student, teacher, context))
-        with torch.autocast(_device_type(student), enabled=False):
+        with torch.autocast(device_type(student), enabled=False):
             total: dict[str, Tensor] = {}
             for loss, pair in zip(self.losses, self._pairs(student, teacher, context)):
                 offered = {**context, **pair.extras}
@@ -200,10 +200,12 @@ def _channels(value: Any) -> Any:
     return value.shape[1] if isinstance(value, Tensor) else [level.shape[1] for level in value]
 
 
-def _device_type(value: Any) -> str:
-    while isinstance(value, (list, tuple)) and value:
-        value = value[0]
-    return value.device.type if isinstance(value, Tensor) else 'cpu'
+def _build(cfg: dict[str, Any], key: str) -> nn.Module:
+    """Build a loss or an adapter; what its constructor refuses is an error of this key."""
+    try:
+        return MODELS.build(cfg)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f'{key}: {error}') from error
 
 
 def is_default_align(adapter: Adapter) -> bool:
