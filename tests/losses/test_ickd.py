@@ -1,0 +1,64 @@
+import pytest
+import torch
+
+from kd_det.losses.ickd import ICKDLoss
+
+TOL = {torch.float64: 1e-9, torch.float32: 1e-4}
+THEIR_NAMES = {'conv': 'embed_s.conv2d', 'bn': 'embed_s.l2norm'}
+
+
+@pytest.mark.parametrize('dtype', list(TOL))
+def test_reference(reference, close, dtype):
+    ref, tol = reference('ickd'), TOL[dtype]
+    loss = ICKDLoss(6, 8)
+    names = {name: f'{THEIR_NAMES[name.split(".")[1]]}.{name.split(".")[2]}' for name, _ in loss.named_parameters()}
+    missing = loss.load_state_dict({ours: ref(f'param.{theirs}') for ours, theirs in names.items()}, strict=False)
+    assert all('running' in key or 'tracked' in key for key in missing.missing_keys)
+    loss.to(dtype)
+    student, teacher = ref('student', dtype).requires_grad_(), ref('teacher', dtype)
+    value = loss(student, teacher)
+    value.backward()
+    close(value, ref('loss'), tol, 'loss')
+    close(student.grad, ref('grad_student'), tol, 'grad_student')
+    for name, parameter in loss.named_parameters():
+        close(parameter.grad, ref(f'grad_param.{names[name]}'), tol, name)
+
+
+def test_plain_formula():
+    torch.manual_seed(0)
+    loss, student = ICKDLoss(3, 4, loss_weight=2.0).double().eval(), torch.randn(2, 3, 3, 5).double()
+    teacher, total = torch.randn(2, 4, 3, 5).double(), 0.0
+    for s, t in zip(loss.embed(student), teacher):
+        for i in range(4):
+            rows = [torch.stack([(x[i] * x[j]).sum() for j in range(4)]) for x in (s, t)]
+            total = total + sum((rows[0] / rows[0].norm() - rows[1] / rows[1].norm()) ** 2)
+    torch.testing.assert_close(loss(student, teacher), 2 * total / (2 * 4))
+
+
+def test_gradcheck_and_zero_at_equality():
+    torch.manual_seed(1)
+    loss = ICKDLoss(2, 3).double()
+    student = torch.randn(2, 2, 3, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(loss, (student, torch.randn(2, 3, 3, 4, dtype=torch.float64)))
+    assert loss(student, 2 * loss.embed(student).detach()) < 1e-28
+
+
+def test_dead_channel_and_one_value():
+    torch.manual_seed(2)
+    loss, student = ICKDLoss(3, 3), torch.randn(2, 3, 4, 4)
+    teacher = torch.randn(2, 3, 4, 4)
+    teacher[:, 1] = 0
+    loss.embed.bn.weight.data[0] = 0
+    student.requires_grad_()
+    loss(student, teacher).backward()
+    assert torch.isfinite(student.grad).all() and student.grad.any()
+    one = torch.randn(1, 3, 1, 1, requires_grad=True)  # batch statistics of one value are none
+    loss(one, torch.randn(1, 3, 1, 1)).backward()
+    assert torch.isfinite(one.grad).all()
+
+
+def test_errors():
+    with pytest.raises(ValueError, match=r'student must have 3 channels.*\(1, 4, 5, 5\)'):
+        ICKDLoss(3, 4)(torch.zeros(1, 4, 5, 5), torch.zeros(1, 4, 5, 5))
+    with pytest.raises(ValueError, match=r'agree in B, H and W.*\(1, 3, 5, 6\)'):
+        ICKDLoss(3, 4)(torch.zeros(1, 3, 5, 6), torch.zeros(1, 4, 5, 5))
