@@ -18,7 +18,9 @@ class DISTLoss(nn.Module):
 
     .. math::
         L = \beta \tau^2 \big(1 - \overline{\rho(P_i, Q_i)}\big)
-          + \gamma \tau^2 \big(1 - \overline{\rho(P^k, Q^k)}\big), \quad \rho(a, b) = \frac{a' \cdot b'}{|a'| |b'| + 10^{-8}}, \quad a' = a - \bar a
+            + \gamma \tau^2 \big(1 - \overline{\rho(P^k, Q^k)}\big)
+
+        \rho(a, b) = \frac{a' \cdot b'}{|a'| |b'| + 10^{-8}}, \quad a' = a - \bar a
 
     P and Q are the student's and the teacher's soft-max of ``z / tau``, N x K: the first term compares each row (what
     this instance looks like), the second each column (which instances look like this class).
