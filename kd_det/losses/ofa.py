@@ -1,0 +1,99 @@
+"""One-for-all distillation: soft targets that trust the teacher where it is sure."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kd_det.errors import ConfigError
+from kd_det.registry import MODELS
+
+from ._functional import full_precision
+from ._rows import counted_rows, logit_rows, row_mean
+from .temperature import make_temperature, standardise, temperature_of
+
+
+@MODELS.register_module()
+class OFALoss(nn.Module):
+    r"""Soft targets whose true class weighs more the surer the teacher is; for classifiers on intermediate features.
+
+    .. math::
+        L = -\frac 1 N \sum_i \sum_c \big( (p_{ic} + [c = y_i])^\epsilon - [c = y_i] \big) \log q_{ic}
+
+    p and q are the teacher's and the student's soft-max of ``z / temperature``, y the label of the row. The exponent
+    holds for all classes, as in the authors' code; for ``eps=1`` this is the cross entropy to the teacher. There is no
+    factor of the temperature. The loss is not 0 at equality.
+
+    Rows whose label is no column (the background of sigmoid heads) do not count; ``foreground_only`` also leaves out
+    the last column. With K = 1 the loss is 0.
+
+    Reference: Hao et al., "One-for-All: Bridge the Gap Between Heterogeneous Architectures in Knowledge Distillation",
+    NeurIPS 2023, arXiv 2310.19444.
+
+    Extra memory: about four tensors of N x K.
+
+    Shape:
+        - student, teacher: logits (N, K) or (B, K, H, W)
+        - labels, label_weights: (N,) or (B, H, W)
+        - result: scalar
+
+    Args:
+        eps: Exponent (gamma in the paper); the authors take 1 for CIFAR, 1.5 for ImageNet.
+        temperature: Temperature.
+        standardize: Standardise the logits of each row first; for K > 2.
+        foreground_only: Leave out rows labelled with the last column, MMDetection's background of soft-max heads. The
+            normaliser is then the number of rows left, whatever ``avg_factor`` says.
+        loss_weight: Factor of the whole.
+    """
+
+    same_channels = True
+
+    def __init__(
+        self,
+        eps: float = 1.0,
+        temperature: float | dict | nn.Module = 1.0,
+        standardize: bool = False,
+        foreground_only: bool = False,
+        loss_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if not eps > 0:
+            raise ConfigError(f'OFALoss: eps={eps!r}, expected an exponent above 0.')
+        self.temperature = make_temperature('OFALoss', 'temperature', temperature)
+        self.eps, self.standardize = eps, standardize
+        self.foreground_only, self.loss_weight = foreground_only, loss_weight
+
+    @full_precision
+    def forward(
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        labels: Tensor,
+        label_weights: Tensor | None = None,
+        avg_factor: Tensor | float | None = None,
+    ) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            student: Logits, shape (N, K) or (B, K, H, W); N may be 0.
+            teacher: Logits of the same shape.
+            labels: Class of each row, shape (N,) or (B, H, W), int.
+            label_weights: Weight of each row, of the same shape.
+            avg_factor: Normaliser; None: the number of rows that count.
+
+        Returns:
+            Scalar.
+
+        Raises:
+            ValueError: If shapes do not fit.
+        """
+        student, teacher, others = logit_rows('OFALoss', student, teacher, labels=labels, label_weights=label_weights)
+        labels, columns = others['labels'], student.shape[1]
+        weights = counted_rows(labels, others['label_weights'], student, self.foreground_only)
+        if self.standardize:
+            student, teacher = standardise(student), standardise(teacher)
+        temperature = temperature_of(self.temperature)
+        p = (teacher / temperature).softmax(1)
+        true = F.one_hot(labels.long().clamp(0, columns - 1), columns).to(p.dtype)
+        rows = -(((p + true) ** self.eps - true) * (student / temperature).log_softmax(1)).sum(1)
+        return self.loss_weight * row_mean(rows, weights, None if self.foreground_only else avg_factor)
