@@ -112,8 +112,9 @@ def demo_table(results: dict, markdown: bool = False) -> str:
     device = results['hardware']['gpu'] or f'CPU, {results["hardware"]["threads"]} threads'
     about = (
         f'COCO mAP (%) on {data["val"]} validation images of {data["image_size"]} px after '
-        f'{results["settings"]["epochs"]} epochs on {data["train"]} training images; {count}; {device}. Plain and '
-        'distilled students start from the same weights and see the same batches.'
+        f'{results["settings"]["epochs"]} epochs (teacher {results["settings"]["teacher_epochs"]}) on {data["train"]} '
+        f'training images; {count}; {device}. Plain and distilled students start from the same weights and see the '
+        'same batches.'
     )
     return '\n\n'.join([table, about, '\n'.join(_verdicts(summary))])
 

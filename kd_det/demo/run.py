@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.registry import init_default_scope
 
 import kd_det
 from kd_det.checkpoint import atomic_path
@@ -37,8 +38,8 @@ TEACHER = 'retina_r18_synthetic.py'
 STUDENT = 'retina_mobilenetv2_synthetic.py'
 DISTILLED = '_retina_r18_mobilenetv2_synthetic.py'
 #: Cost of a training step, in steps of the plain student; for the time left only.
-_COST = dict(teacher=2.0, plain=1.0)
-_DISTILLED_COST = 1.6
+_COST = dict(teacher=1.3, plain=1.0)
+_DISTILLED_COST = 1.5
 _SHEET_IMAGES = 6
 
 
@@ -50,7 +51,7 @@ class DemoSettings:
         configs: Folder with the demo's configs.
         methods: Methods to distil with: those that have a config ``<method>_retina_r18_mobilenetv2_synthetic.py``.
         seeds: Seeds of weights and data order.
-        epochs: Length of each training; None for the one of the configs.
+        epochs: Length of every training; None for those of the configs.
         data: The set to draw.
         data_dir: Where the set lies.
         work_dir: Where everything else goes.
@@ -191,10 +192,9 @@ class _Demo:
 
     def train(self, parts: list[Part]) -> list[dict]:
         done = [part.finished() for part in parts]
-        steps = -(-self.settings.data.train // parts[0].config.train_dataloader.batch_size)
-        steps *= parts[0].config.train_cfg.max_epochs
         costs = [_COST.get(part.name, _DISTILLED_COST) for part in parts]
-        self.display.plan(steps * sum(cost for cost, record in zip(costs, done) if record is None))
+        units = [cost * self._steps(part) for part, cost in zip(parts, costs)]
+        self.display.plan(sum(unit for unit, record in zip(units, done) if record is None))
         runs = []
         for part, record, cost in zip(parts, done, costs):
             if record is None:
@@ -207,6 +207,10 @@ class _Demo:
                 self.display.say(f'{part.label} mAP {100 * record["metrics"]["mAP"]:.1f}, reused from {part.folder}')
             runs.append(record)
         return runs
+
+    def _steps(self, part: Part) -> int:
+        batch, cfg = part.config.train_dataloader.batch_size, part.config.train_cfg
+        return cfg.max_epochs * -(-self.settings.data.train // batch)
 
     def _train(self, part: Part, cost: float) -> dict:
         self.display.start(part.label)
@@ -276,6 +280,7 @@ def run_demo(settings: DemoSettings, display: Display | None = None) -> dict:
         DataError: The data set or the README cannot be written.
     """
     settings.check()
+    init_default_scope('mmdet')
     display, start, work = display or Display(), time.perf_counter(), settings.work_dir
     if settings.fresh:
         shutil.rmtree(work / 'parts', ignore_errors=True)
@@ -319,7 +324,8 @@ def run_demo(settings: DemoSettings, display: Display | None = None) -> dict:
         settings=dict(
             methods=list(settings.methods),
             seeds=list(settings.seeds),
-            epochs=parts[0].config.train_cfg.max_epochs,
+            teacher_epochs=first[0].config.train_cfg.max_epochs,
+            epochs=first[1].config.train_cfg.max_epochs,
             batch_size=parts[0].config.train_dataloader.batch_size,
             reuse_teacher=settings.reuse_teacher,
         ),

@@ -16,6 +16,25 @@ __all__ = ['match_boxes', 'picture_sheet']
 GROUND_TRUTH = 'ground truth'
 
 
+def _overlaps(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """IoU of (n, 4) and (m, 4) boxes, (n, m)."""
+    first, second = np.reshape(first, (-1, 4)).astype(float), np.reshape(second, (-1, 4)).astype(float)
+    low = np.maximum(first[:, None, :2], second[None, :, :2])
+    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    both = np.clip(high - low, 0, None).prod(axis=2)
+    areas = [np.clip(b[:, 2:] - b[:, :2], 0, None).prod(axis=1) for b in (first, second)]
+    return both / np.maximum(areas[0][:, None] + areas[1][None] - both, 1e-9)
+
+
+def _choose(boxes: np.ndarray, scores: np.ndarray, score: float, overlap: float) -> list[int]:
+    """Indices of the predictions to draw, best first."""
+    iou, chosen = _overlaps(boxes, boxes), []
+    for i in np.argsort(-np.asarray(scores), kind='stable'):
+        if scores[i] >= score and all(iou[i, j] <= overlap for j in chosen):
+            chosen.append(int(i))
+    return chosen
+
+
 def match_boxes(
     boxes: np.ndarray, labels: np.ndarray, gt_boxes: np.ndarray, gt_labels: np.ndarray, iou: float = 0.5
 ) -> np.ndarray:
@@ -31,15 +50,10 @@ def match_boxes(
     Returns:
         (n,) bool.
     """
-    boxes, gt_boxes = np.reshape(boxes, (-1, 4)).astype(float), np.reshape(gt_boxes, (-1, 4)).astype(float)
-    low = np.maximum(boxes[:, None, :2], gt_boxes[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], gt_boxes[None, :, 2:])
-    both = np.clip(high - low, 0, None).prod(axis=2)
-    area, gt_area = (np.clip(b[:, 2:] - b[:, :2], 0, None).prod(axis=1) for b in (boxes, gt_boxes))
-    overlap = both / np.maximum(area[:, None] + gt_area[None] - both, 1e-9)
+    overlap = _overlaps(boxes, gt_boxes)
     overlap[np.asarray(labels)[:, None] != np.asarray(gt_labels)[None]] = 0
-    hit = np.zeros(len(boxes), dtype=bool)
-    for i in range(len(boxes)):
+    hit = np.zeros(len(overlap), dtype=bool)
+    for i in range(len(overlap)):
         if overlap.shape[1] and overlap[i].max() >= iou:
             hit[i] = True
             overlap[:, overlap[i].argmax()] = 0
@@ -54,6 +68,7 @@ def picture_sheet(
     palette: Sequence[Sequence[int]],
     path: str | Path,
     score: float = 0.3,
+    overlap: float = 0.5,
 ) -> Path:
     """Draw images with ground truth in the first column and one column per detector.
 
@@ -68,6 +83,7 @@ def picture_sheet(
         palette: RGB colours by label.
         path: Picture to write.
         score: Predictions below are not drawn.
+        overlap: Of predictions that overlap by more (IoU), whatever their classes, only the best is drawn.
 
     Returns:
         The path.
@@ -97,8 +113,7 @@ def picture_sheet(
                 texts, hit = [classes[k] for k in labels], np.ones(len(labels), dtype=bool)
             else:
                 found = predictions[title][row]
-                keep = np.argsort(-np.asarray(found['scores']), kind='stable')
-                keep = keep[np.asarray(found['scores'])[keep] >= score]
+                keep = _choose(found['boxes'], found['scores'], score, overlap)
                 boxes, labels = np.asarray(found['boxes'])[keep], np.asarray(found['labels'])[keep]
                 texts = [f'{classes[k]} {s:.2f}'.replace('0.', '.') for k, s in zip(labels, found['scores'][keep])]
                 hit = match_boxes(boxes, labels, truth['boxes'], truth['labels'])

@@ -29,7 +29,7 @@ def results(runs: list[dict], seeds: list[int]) -> dict:
     return dict(
         summary=summarise(runs),
         data=dict(train=240, val=120, image_size=160),
-        settings=dict(seeds=seeds, epochs=12),
+        settings=dict(seeds=seeds, epochs=8, teacher_epochs=16),
         hardware=dict(gpu=None, threads=2),
     )
 
