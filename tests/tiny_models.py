@@ -239,7 +239,7 @@ def build(cfg: dict[str, Any], seed: int | None = None, init: bool = True) -> An
 
 def cwd(student: str = 'neck', teacher: str | None = None, **options: Any) -> dict[str, Any]:
     """A term with CWD, which has no weights and adds only a mean over channels."""
-    return dict(student=student, teacher=teacher or student, loss=dict(type='kd_det.CWDLoss'), **options)
+    return {**dict(student=student, teacher=teacher or student, loss=dict(type='kd_det.CWDLoss')), **options}
 
 
 def distiller(

@@ -89,8 +89,11 @@ def main() -> int:
 
         devices = 'cpu'
         if torch.cuda.is_available():
-            check_ops('cuda')
-            devices = f'cpu, {torch.cuda.get_device_name()}'
+            try:
+                check_ops('cuda')
+                devices = f'cpu, {torch.cuda.get_device_name()}'
+            except Problem as problem:  # a CPU build serves, slowly
+                print(f'warning: the GPU cannot be used: {problem}', file=sys.stderr)
         versions['mmrazor'] = check_mmrazor()
         import kd_det
 

@@ -226,8 +226,9 @@ class DistillDetector(BaseDetector):
             if not _same_numbers(evaluated, trained):
                 errors.append(
                     ConfigError(
-                        f'{term.key}.student: {tap.text!r}: {type(module).__name__} gives other numbers in training than '
-                        "in evaluation, where the teacher always is. Tap class scores ('bbox_head[0]') or a layer inside."
+                        f'{term.key}.student: {tap.text!r}: {type(module).__name__} gives other numbers in training '
+                        'than in evaluation, where the teacher always is; expected a tap such as '
+                        "'bbox_head[0]', or a layer inside the head."
                     )
                 )
             probe_network(self.student, inputs, samples, self._student_taps, 'student')

@@ -141,7 +141,7 @@ class Term(nn.Module):
             ``loss_<name>``, or ``loss_<name>_<part>`` for each part of a loss that returns a dict.
         """
         student, teacher, context = upcast((student, teacher, context))
-        with torch.autocast(device_type(student), enabled=False):
+        with torch.autocast(device_type(student) or 'cpu', enabled=False):
             total: dict[str, Tensor] = {}
             for loss, pair in zip(self.losses, self._pairs(student, teacher, context)):
                 offered = {**context, **pair.extras}

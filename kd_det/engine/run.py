@@ -40,6 +40,9 @@ def guarded(main: Callable[[Sequence[str] | None], object], argv: Sequence[str] 
             raise
         if os.environ.get('LOCAL_RANK', '0') == '0':
             print(f'error: {text}', file=sys.stderr, flush=True)
+        elif torch.distributed.is_available() and torch.distributed.is_initialized():
+            # perhaps no other process met it
+            print(f'[process {torch.distributed.get_rank()}] error: {text}', file=sys.stderr, flush=True)
         return 2
 
 

@@ -38,13 +38,14 @@ def upcast(value: Any) -> Any:
     return map_tensors(one, value)
 
 
-def _device_type(value: Any) -> str:
+def device_type(value: Any) -> str:
+    """The type of the device of the first tensor in ``value``; empty if there is none."""
     if isinstance(value, Tensor):
         return value.device.type
     if isinstance(value, dict):
         value = list(value.values())
     for item in value if isinstance(value, (list, tuple)) else ():
-        found = _device_type(item)
+        found = device_type(item)
         if found:
             return found
     return ''
@@ -59,7 +60,7 @@ def full_precision(forward: Callable) -> Callable:
 
     @functools.wraps(forward)
     def wrapper(self, student, teacher, *args, **kwargs):
-        with torch.autocast(_device_type(student) or 'cpu', enabled=False):
+        with torch.autocast(device_type(student) or 'cpu', enabled=False):
             teacher = map_tensors(Tensor.detach, teacher)
             student, teacher, args, kwargs = upcast((student, teacher, args, kwargs))
             return forward(self, student, teacher, *args, **kwargs)

@@ -176,7 +176,7 @@ def adapter(**cfg):
         (retina, retina, dict(a=dict(cwd(), loss='kd_det.CWDLoss')),
          "distill.a.loss: found 'kd_det.CWDLoss', expected a dict"),
         (retina, retina, dict(a=cwd(wieght=2)), "distill.a: unknown key 'wieght'.*Nearest: 'weight'"),
-        (retina, retina, dict(a=cwd(weight='2')), "distill.a.weight: found '2', expected a number"),
+        (retina, retina, dict(a=cwd(weight='2')), "distill.a.weight: found '2', expected a finite number"),
         (retina, retina, dict(a=dict(student='neck', loss=dict(type='kd_det.CWDLoss'))),
          "the key 'teacher' is missing"),
         (retina, retina, adapter(type='kd_det.Aling'), "adapter.type: 'kd_det.Aling' .*'kd_det.Align'"),
@@ -244,3 +244,28 @@ def test_every_family_can_be_probed_as_it_is(family):
     model = distiller(family(), family(channels=24), dict(a=cwd()), init=False)
     assert len(model.plan.rows) == 3 and model.plan.rows[0].adapter == '1x1 16→24'
     assert build(family(), 1) is not None
+
+
+def test_heads_that_compute_other_numbers_in_training_are_refused():
+    head = dict(fcos()['bbox_head'], norm_on_bbox=True)  # multiplies by the stride in evaluation only
+    term = cwd(student='bbox_head[1]', teacher='bbox_head[1]')
+    with pytest.raises(ConfigError, match=r"distill.a.student: 'bbox_head\[1\]': FCOSHead gives other numbers"):
+        distiller(fcos(bbox_head=head), fcos(bbox_head=head), dict(a=term), init=False)
+    scores = cwd(student='bbox_head[0]', teacher='bbox_head[0]')
+    model = distiller(fcos(bbox_head=head), fcos(bbox_head=head), dict(a=scores), init=False)
+    assert not any(module.training for module in model.teacher.model.modules())
+    assert all(module.training for module in model.student.bbox_head.modules())
+    distiller(fcos(), fcos(), dict(a=term), init=False)
+
+
+def test_a_model_that_cannot_run_blames_the_config():
+    broken = retina(neck=dict(retina()['neck'], in_channels=[8, 16, 33, 64]))
+    with pytest.raises(ConfigError, match=r'(?s)dry forward .* failed with .* Check model.student'):
+        distiller(broken, retina(), dict(a=cwd()), init=False)
+
+
+def test_what_a_constructor_refuses_names_the_term():
+    with pytest.raises(ConfigError, match=r'distill\.a\.loss: .*mask_type'):
+        distiller(retina(), retina(), dict(a=cwd(loss=dict(type='kd_det.MGDLoss', mask_type='rows'))), init=False)
+    with pytest.raises(ConfigError, match=r'distill\.a\.adapter: .*resize'):
+        distiller(retina(), retina(), dict(a=cwd(adapter=dict(type='kd_det.Align', resize='both'))), init=False)
