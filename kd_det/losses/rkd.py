@@ -1,0 +1,133 @@
+"""Relational knowledge distillation."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from kd_det.errors import ConfigError
+from kd_det.registry import MODELS
+
+from ._functional import full_precision
+from ._rows import flat_rows, nothing, unit
+
+
+@MODELS.register_module()
+class RKDLoss(nn.Module):
+    r"""Distances between pairs of rows and angles in triples of rows.
+
+    .. math::
+        L = w_d \frac{1}{N^2} \sum_{ij} h\Big(\frac{D^s_{ij}}{\bar D^s} - \frac{D^t_{ij}}{\bar D^t}\Big)
+          + w_a \frac{1}{N^3} \sum_{ijk} h\big(A^s_{ijk} - A^t_{ijk}\big)
+
+        D_{ij} = |x_i - x_j|, \quad
+        A_{ijk} = \frac{x_j - x_i}{|x_j - x_i|} \cdot \frac{x_k - x_i}{|x_k - x_i|}
+
+    with the mean distance over all pairs of different rows and h the smooth L1 function. A row is what belongs to one
+    instance, flattened; widths may differ. Distances are those of the differences themselves, not of scalar products,
+    which cancel in float32 for rows that lie near each other. Fewer than three rows give 0.
+
+    The direction between two equal rows is taken as zero, with no gradient (``bound_gradient``); the published code
+    divides by 1e-12 there, which gives gradients of 1e10 as soon as the teacher's rows differ.
+
+    Reference: Park et al., "Relational Knowledge Distillation", CVPR 2019, arXiv 1904.05068 (weights for
+    classification; 1 and 2 for metric learning).
+
+    Extra memory: about six matrices of N x N; for the angles M³ numbers with M = min(N, max_angle_rows), and one
+    M x D slice at a time (made again in the backward pass), never N x N x D.
+
+    Shape:
+        - student: (N, ...)
+        - teacher: (N, ...)
+        - result: scalar
+
+    Args:
+        w_d: Weight of the distances.
+        w_a: Weight of the angles.
+        l2_norm: Scale each row to length 1 first.
+        max_angle_rows: With more rows, angles are taken among that many drawn at random.
+        bound_gradient: No gradient through the direction between equal rows; False: as published. Values are the same.
+        eps: Least squared distance.
+        loss_weight: Factor of the whole.
+    """
+
+    same_channels = False
+
+    def __init__(
+        self,
+        w_d: float = 25.0,
+        w_a: float = 50.0,
+        l2_norm: bool = False,
+        max_angle_rows: int = 64,
+        bound_gradient: bool = True,
+        eps: float = 1e-12,
+        loss_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if max_angle_rows < 3:
+            raise ConfigError(f'RKDLoss: max_angle_rows={max_angle_rows!r}, expected 3 or more.')
+        self.w_d, self.w_a, self.l2_norm, self.max_angle_rows = w_d, w_a, l2_norm, max_angle_rows
+        self.bound_gradient, self.eps, self.loss_weight = bound_gradient, eps, loss_weight
+
+    @full_precision
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            student: Shape (N, ...); N may be 0.
+            teacher: Shape (N, ...).
+
+        Returns:
+            Scalar.
+
+        Raises:
+            ValueError: If the number of rows differs.
+        """
+        student, teacher = flat_rows('RKDLoss', student, teacher)
+        if self.l2_norm:
+            student, teacher = unit(student), unit(teacher)
+        value = nothing(student)
+        if student.shape[0] < 3:
+            return value
+        if self.w_d:
+            value = value + self.w_d * self.distance(student, teacher)
+        if self.w_a:
+            value = value + self.w_a * self.angle(student, teacher)
+        return self.loss_weight * value
+
+    def distance(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """The distances' part, without weight, of rows (N, D_s) and (N, D_t)."""
+        return F.smooth_l1_loss(self._distances(student), self._distances(teacher))
+
+    def angle(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """The angles' part, without weight, of rows (N, D_s) and (N, D_t)."""
+        number = student.shape[0]
+        if number > self.max_angle_rows:
+            drawn = torch.randperm(number, device=student.device)[: self.max_angle_rows]
+            student, teacher, number = student[drawn], teacher[drawn], self.max_angle_rows
+        total = nothing(student)
+        for apex in range(number):
+            total = total + checkpoint(
+                _angles_at, student, teacher, apex, self.bound_gradient, use_reentrant=False, preserve_rng_state=False
+            )
+        return total / number**3
+
+    def _distances(self, rows: Tensor) -> Tensor:
+        """Distances over their mean, shape (N, N)."""
+        number = rows.shape[0]
+        distances = torch.cdist(rows, rows, compute_mode='donot_use_mm_for_euclid_dist')
+        same = torch.eye(number, dtype=torch.bool, device=rows.device)
+        distances = distances.clamp(min=self.eps**0.5).masked_fill(same, 0)
+        return distances / (distances.sum() / (number * (number - 1)))
+
+
+def _angles_at(student: Tensor, teacher: Tensor, apex: int, bound_gradient: bool) -> Tensor:
+    """Smooth L1, summed, of the cosines at one row between the directions to all others."""
+    cosines = []
+    for rows in (student, teacher):
+        directions = rows - rows[apex]
+        directions = unit(directions) if bound_gradient else F.normalize(directions, dim=1)
+        cosines.append(directions @ directions.T)
+    return F.smooth_l1_loss(*cosines, reduction='sum')
