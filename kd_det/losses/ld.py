@@ -22,8 +22,9 @@ class LDLoss(nn.Module):
         L_{kd} = w_{kd} \, \mathrm{mean}_{i \in \text{positive}} \, \frac{T_{kd}^2}{K} \, \mathrm{KL}_i
 
     m is the student's highest class score (without gradient), v the value of an anchor of the valuable region around
-    the positives, and the last term compares the soft-max of the class logits. The sums are not divided by the number of
-    anchors, as in the authors' code. Without positives or region, a term is a zero that is connected to the student.
+    the positives, and the last term compares the soft-max of the class logits. The sums are not divided by the number
+    of anchors, as in the authors' code. Without positives or region, a term is a zero that is connected to the
+    student.
 
     Reference: Zheng et al., "Localization Distillation for Dense Object Detection", CVPR 2022, arXiv 2102.12252.
 
