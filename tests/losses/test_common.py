@@ -46,6 +46,19 @@ def make(name):
     if name.split()[0] in RELATIONS:
         embedded = dict(variant='repdistiller', student_channels=6, teacher_channels=7) if 'embedded' in name else {}
         return getattr(losses, name.split()[0])(**embedded), torch.randn(12, 6), torch.randn(12, 7), {}
+    if name in MAPS:
+        narrow = name in ('PKDLoss', 'FSPLoss')
+        pairs = [maps((4, 4) if narrow else (3, 4)) for _ in range(2)]
+        student, teacher = ([*x] for x in zip(*pairs)) if name in PYRAMIDS else pairs[0]
+        loss_class, options = getattr(losses, name), {}
+        if 'student_channels' in inspect.signature(loss_class.__init__).parameters:
+            channels = ([3, 3], [4, 4]) if name in PYRAMIDS else (3, 4)
+            options.update(student_channels=channels[0], teacher_channels=channels[1])
+        return loss_class(**options), student, teacher, {}
+    if name == 'LDLoss':
+        rows = dict(pos_inds=torch.tensor([0, 50]), vlr_inds=torch.tensor([3, 90]), vlr_value=torch.rand(2))
+        rows.update(cls_student=torch.randn(2, 5, 6, 8), cls_teacher=torch.randn(2, 5, 6, 8))
+        return losses.LDLoss(), *maps((68, 68)), rows
     heads = [dict(loc=torch.randn(2, 20, 4), conf=torch.randn(2, 20, 5)) for _ in range(2)]
     targets = dict(loc_t=torch.randn(2, 20, 4), conf_t=torch.randint(0, 5, (2, 20)))
     return losses.MultiBoxKDLoss(negatives_for_hard=5), *heads, targets
@@ -53,12 +66,17 @@ def make(name):
 
 LOGITS = ['KDLoss', 'DISTLoss', 'DKDLoss', 'OFALoss', 'QFLKDLoss']
 RELATIONS = ['SPLoss', 'CCLoss', 'RKDLoss', 'PKTLoss']
+PYRAMIDS = ['ABLoss', 'FSPLoss', 'OFDLoss', 'ReviewKDLoss']
+MAPS = ['ATLoss', 'FBKDLoss', 'FitNetLoss', 'FTLoss', 'ICKDLoss', 'NSTLoss', 'PKDLoss', 'VIDLoss', *PYRAMIDS]
 NAMES = ['FGDLoss', 'FGDLoss paper', 'MGDLoss', 'CWDLoss', 'SoftTargetLoss', 'SoftTargetLoss sigmoid']
 NAMES += ['TeacherBoundedL2Loss', 'MultiBoxKDLoss']
 NAMES += [*LOGITS, 'KDLoss learnt', 'DKDLoss standardized', 'SDDLoss', *RELATIONS, 'CCLoss embedded']
+NAMES += [*MAPS, 'LDLoss']
 
 
 def each(function, value):
+    if isinstance(value, list):
+        return [function(v) for v in value]
     return {k: function(v) for k, v in value.items()} if isinstance(value, dict) else function(value)
 
 
@@ -67,6 +85,8 @@ def total(value):
 
 
 def leaves(value):
+    if isinstance(value, list):
+        return value
     return list(value.values()) if isinstance(value, dict) else [value]
 
 
@@ -77,7 +97,8 @@ def test_names_cover_all_losses():
 @pytest.mark.parametrize('name', sorted(losses.__all__))
 def test_registered(name):
     needs = inspect.signature(getattr(losses, name).__init__).parameters
-    channels = {key: 4 for key in ('student_channels', 'teacher_channels') if key in needs}
+    width = [4] if name in PYRAMIDS else 4
+    channels = {key: width for key in ('student_channels', 'teacher_channels') if key in needs}
     assert type(MODELS.build(dict(type=f'kd_det.{name}', **channels))) is getattr(losses, name)
 
 
@@ -90,7 +111,7 @@ def test_narrow_inputs_are_upcast_at_the_door(name, dtype):
     with torch.autocast('cpu', torch.bfloat16):
         found = total(loss(student, teacher, **asked))
     # The backward pass of a matrix product follows the autocast around it; in training there is none.
-    with torch.autocast('cpu', torch.bfloat16, enabled=name.split()[0] not in RELATIONS):
+    with torch.autocast('cpu', torch.bfloat16, enabled=name.split()[0] not in RELATIONS + MAPS):
         gradients = torch.autograd.grad(found, leaves(student))
     expected = total(loss(wide, each(torch.Tensor.float, teacher), **asked))
     assert found.dtype == torch.float32 and torch.equal(found, expected)
@@ -116,7 +137,9 @@ def test_teacher_gets_no_gradient_and_every_parameter_does(name):
     total(loss(student, teacher, **asked)).backward()
     assert all(x.grad is None for x in leaves(teacher))
     assert all(x.grad is not None and x.grad.any() for x in leaves(student))
-    assert all(p.grad is not None for p in loss.parameters())  # needed under DDP without find_unused_parameters
+    assert all(
+        p.grad is not None for p in loss.parameters() if p.requires_grad
+    )  # needed under DDP without find_unused_parameters
 
 
 @pytest.mark.parametrize('name', NAMES)
