@@ -329,8 +329,8 @@ def docs_page(results: dict) -> str:
 
 This shows that the toolkit trains and measures on real images, in both formats. It is no benchmark:
 
-- The networks are small and the trainings short. The course of the plain student: {last}.
-  Where it was still gaining, part of what FGD gives may be speed; a longer training was not measured.
+- The networks are small and the trainings short. The plain student had {last}.
+  While it is still gaining, part of what FGD gives may be speed; a longer training was not measured.
 - {sample}: {chance}.
 - Steps are equal, seconds are not: a distilled step runs the teacher, too.
 - The labels are noisy (many red cells have none).
@@ -403,7 +403,8 @@ def write_between_marks(path: Path, text: str) -> None:
 
 def publish(results: dict, repo: Path) -> None:
     """Write the figures into docs and README."""
-    write_between_marks(repo / 'README.md', f'{table(results)}\n\n{about(results)}')
+    more = 'How to repeat it, and what it does not show: [docs/real_data.md](docs/real_data.md).'
+    write_between_marks(repo / 'README.md', f'{table(results)}\n\n{about(results)} {more}')
     for name, text in (
         ('docs/results/real_cpu.json', json.dumps(results, indent=1) + '\n'),
         ('docs/real_data.md', docs_page(results)),
