@@ -4,6 +4,7 @@ from .ab import ABLoss
 from .at import ATLoss
 from .cc import CCLoss
 from .chen import MultiBoxKDLoss, SoftTargetLoss, TeacherBoundedL2Loss
+from .crd import CRDLoss
 from .crosskd import QFLKDLoss
 from .cwd import CWDLoss
 from .dist import DISTLoss
@@ -32,6 +33,7 @@ __all__ = [
     'ABLoss',
     'ATLoss',
     'CCLoss',
+    'CRDLoss',
     'CWDLoss',
     'DISTLoss',
     'DKDLoss',

@@ -43,6 +43,11 @@ def make(name):
         known = inspect.signature(loss.forward).parameters
         labels = dict(labels=torch.randint(-1, 6, (20,)), label_weights=torch.ones(20))
         return loss, *rows, {key: value for key, value in labels.items() if key in known}
+    if name == 'CRDLoss':
+        loss = losses.CRDLoss(6, 7, n_data=20, feat_dim=4).eval()  # in training mode it remembers
+        idx = torch.randint(-1, 20, (12,))
+        asked = dict(idx=idx, contrast_idx=torch.cat((idx[:, None], torch.randint(20, (12, 5))), 1))
+        return loss, torch.randn(12, 6), torch.randn(12, 7), asked
     if name.split()[0] in RELATIONS:
         embedded = dict(variant='repdistiller', student_channels=6, teacher_channels=7) if 'embedded' in name else {}
         return getattr(losses, name.split()[0])(**embedded), torch.randn(12, 6), torch.randn(12, 7), {}
@@ -65,7 +70,7 @@ def make(name):
 
 
 LOGITS = ['KDLoss', 'DISTLoss', 'DKDLoss', 'OFALoss', 'QFLKDLoss']
-RELATIONS = ['SPLoss', 'CCLoss', 'RKDLoss', 'PKTLoss']
+RELATIONS = ['SPLoss', 'CCLoss', 'RKDLoss', 'PKTLoss', 'CRDLoss']
 PYRAMIDS = ['ABLoss', 'FSPLoss', 'OFDLoss', 'ReviewKDLoss']
 MAPS = ['ATLoss', 'FBKDLoss', 'FitNetLoss', 'FTLoss', 'ICKDLoss', 'NSTLoss', 'PKDLoss', 'VIDLoss', *PYRAMIDS]
 NAMES = ['FGDLoss', 'FGDLoss paper', 'MGDLoss', 'CWDLoss', 'SoftTargetLoss', 'SoftTargetLoss sigmoid']
@@ -99,6 +104,7 @@ def test_registered(name):
     needs = inspect.signature(getattr(losses, name).__init__).parameters
     width = [4] if name in PYRAMIDS else 4
     channels = {key: width for key in ('student_channels', 'teacher_channels') if key in needs}
+    channels.update(dict(n_data=5) if 'n_data' in needs else {})
     assert type(MODELS.build(dict(type=f'kd_det.{name}', **channels))) is getattr(losses, name)
 
 
