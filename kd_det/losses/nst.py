@@ -73,7 +73,9 @@ class NSTLoss(nn.Module):
     @staticmethod
     def _by_channels(student: Tensor, teacher: Tensor) -> list[Tensor]:
         """The three means from products of channels; the maps are normalised inside the products."""
-        gram_s, gram_t = (torch.bmm(x, x.transpose(1, 2)) for x in (student, teacher))
+        gram_s, gram_t = (torch.bmm(x, x.detach().transpose(1, 2)) for x in (student, teacher))
+        # Both factors have the same gradient, as what follows is symmetric: twice the first saves a map.
+        gram_s = 2 * gram_s - gram_s.detach()
         # As a squared length; below the limit the gradient of clamp is 0.
         length_s, length_t = (g.diagonal(dim1=1, dim2=2).clamp(min=1e-24).sqrt() for g in (gram_s, gram_t))
         product = torch.bmm(student, teacher.transpose(1, 2))
