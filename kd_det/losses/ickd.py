@@ -72,4 +72,7 @@ class ICKDLoss(nn.Module):
     def correlation(maps: Tensor) -> Tensor:
         """Products of the channels, each row of unit length: shape (B, C, H, W) to (B, C, C)."""
         flat = maps.flatten(2)
-        return F.normalize(torch.bmm(flat, flat.transpose(1, 2)), dim=2)
+        gram = torch.bmm(flat, flat.detach().transpose(1, 2))
+        # The gradient of the second factor, by way of the transposed matrix: saves a map.
+        gram = gram + (gram.transpose(1, 2) - gram.detach().transpose(1, 2))
+        return F.normalize(gram, dim=2)
