@@ -1,16 +1,16 @@
 """Tap strings.
 
-=================================  ====================================================================================
-tap                                what it reads
-=================================  ====================================================================================
-``neck``                           the output of the module ``neck``: all levels
-``neck[1:4]``                      a slice of it
-``neck.fpn_convs.3.conv``          the output of a module inside
-``bbox_head[0]``, ``bbox_head[1]`` class scores and box regression of a dense head, all levels
-``roi_head.bbox_head[0]``          class scores of the second stage, one row per RoI
-``bbox_head.get_targets()``        what a method returned, for what no module returns
-``roi_head.bbox_roi_extractor@in`` the positional inputs of a module, as a tuple
-=================================  ====================================================================================
+==================================  ================================================================================
+tap                                 what it reads
+==================================  ================================================================================
+``neck``                            the output of the module ``neck``: all levels
+``neck[1:4]``                       a slice of it
+``neck.fpn_convs.3.conv``           the output of a module inside
+``bbox_head[0]``, ``bbox_head[1]``  class scores and box regression of a dense head, all levels
+``roi_head.bbox_head[0]``           class scores of the second stage, one row per RoI
+``bbox_head.get_targets()``         what a method returned, for what no module returns
+``roi_head.bbox_roi_extractor@in``  the positional inputs of a module, as a tuple
+==================================  ================================================================================
 
 A module that runs several times in one forward (a shared tower runs once per level) gives one reading per call, in
 order: a list of levels.
