@@ -61,7 +61,7 @@ def load_checkpoint_safely(source: str | Path, map_location: Any = 'cpu', key: s
 
             loaded = CheckpointLoader.load_checkpoint(source, map_location=map_location, logger='silent')
         else:
-            _check_file(path, key)
+            check_file(path, key)
             loaded = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
         raise _unpickling_error(key, source, path, error) from error
@@ -87,7 +87,12 @@ def load_checkpoint_safely(source: str | Path, map_location: Any = 'cpu', key: s
     return dict(loaded)
 
 
-def _check_file(path: Path, key: str) -> None:
+def check_file(path: Path, key: str) -> None:
+    """Check by its first bytes that a file is there, whole, and a checkpoint of torch.
+
+    Raises:
+        CheckpointError: If it is not.
+    """
     if not path.is_file():
         near = (
             did_you_mean(path.name, [p.name for p in path.parent.glob('*.pth')])

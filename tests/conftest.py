@@ -28,3 +28,13 @@ def shared() -> Path:
 def seeded():
     """Every test starts from the same random state."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def mmdet_scope():
+    """Every test finds mmdet's names, whichever scope a runner of an earlier test has left behind."""
+    from mmengine.registry import DefaultScope
+
+    current = DefaultScope.get_current_instance()
+    if current is not None and current.scope_name != 'mmdet':
+        DefaultScope.get_instance(f'{current.instance_name}-mmdet', scope_name='mmdet')

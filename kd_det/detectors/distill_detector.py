@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -239,7 +240,8 @@ class DistillDetector(BaseDetector):
         self._load_teacher()  # first, so that a wrong checkpoint stops the run before anything is downloaded
         self.student.init_weights()
         for path, source in self.inherit.items():
-            print_log(self._inherit(path, source), 'current')
+            report = self._inherit(path, source)
+            print_log(report, 'current', logging.WARNING if 'did not fit' in report else logging.INFO)
         print_log(self.plan.table(), 'current')
         self._is_init = True
 

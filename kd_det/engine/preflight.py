@@ -10,7 +10,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from kd_det.checkpoint import checkpoint_kind, load_checkpoint_safely, type_name
+from kd_det.checkpoint import check_file, checkpoint_kind, load_checkpoint_safely, type_name
 from kd_det.errors import CheckpointError, ConfigError, DataError, did_you_mean
 
 
@@ -30,7 +30,9 @@ def check_train(cfg: Config) -> None:
                 f'{did_you_mean(name, [k for k in cfg if k != name])}'
             )
     _check_schedules(cfg)
+    _check_teacher_file(cfg)
     check_data(cfg, 'train')
+    _check_classes(cfg)
     if cfg.get('val_cfg'):
         check_data(cfg, 'val')
     _check_amp(cfg)
@@ -106,6 +108,45 @@ def check_model(cfg: Config) -> None:
             f'model.teacher.config: {model.teacher.get("config")!r}; expected the name, path or dict of the '
             f"teacher's mmdet config.{did_you_mean('config', [k for k in model.teacher])}"
         )
+    known = ('type', 'student', 'teacher', 'distill', 'inherit', 'task_weights', 'data_preprocessor', 'init_cfg')
+    for key in model:
+        if key not in (*known, '_scope_', 'train_cfg', 'test_cfg'):
+            raise ConfigError(f'model: unknown key {key!r}; expected {", ".join(known)}.{did_you_mean(key, known)}')
+
+
+def _check_teacher_file(cfg: Config) -> None:
+    """A local checkpoint of the teacher is there, before anything is built."""
+    if type_name(cfg.model) != 'DistillDetector':
+        return
+    source = cfg.model.teacher.get('checkpoint')
+    if isinstance(source, str) and '://' not in source:
+        check_file(Path(source).expanduser(), 'model.teacher.checkpoint')
+
+
+def _check_classes(cfg: Config) -> None:
+    """The student predicts as many classes as the training set has: another number trains without a word."""
+    from mmdet.registry import DATASETS
+
+    model = cfg.model.student if type_name(cfg.model) == 'DistillDetector' else cfg.model
+    second = (model.get('roi_head') or {}).get('bbox_head')
+    heads = [('bbox_head', model.get('bbox_head')), ('roi_head.bbox_head', second)]
+    loader = cfg.train_dataloader
+    for key, dataset in _leaves(loader.get('dataset') or {}, 'train_dataloader.dataset'):
+        classes = (dataset.get('metainfo') or {}).get('classes')
+        if classes is None:
+            found = DATASETS.get(dataset.get('type')) if isinstance(dataset.get('type'), str) else dataset.get('type')
+            classes = (getattr(found, 'METAINFO', None) or {}).get('classes')
+        if not isinstance(classes, (list, tuple)):
+            continue
+        for name, head in heads:
+            for part in head if isinstance(head, (list, tuple)) else [head]:
+                number = part.get('num_classes') if isinstance(part, dict) else None
+                if isinstance(number, int) and number != len(classes):
+                    where = 'model.student' if type_name(cfg.model) == 'DistillDetector' else 'model'
+                    raise ConfigError(
+                        f'{where}.{name}.num_classes: found {number}, but {key} has {len(classes)} classes '
+                        f'({", ".join(map(str, classes[:4]))}{", …" if len(classes) > 4 else ""}); expected as many.'
+                    )
 
 
 def _check_schedules(cfg: Config) -> None:

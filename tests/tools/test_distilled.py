@@ -79,10 +79,20 @@ BAD = {
     ),
     'unknown part to inherit': (['model.inherit=[nekc]'], ['model.inherit', "'nekc'", "'neck'"]),
     'unknown task loss': (['model.task_weights.loss_clss=2'], ['model.task_weights', "'loss_clss'", "'loss_cls'"]),
-    'other classes': (
-        ['model.student.bbox_head.num_classes=3', f'{TERM}.student=bbox_head[0]', f'{TERM}.teacher=bbox_head[0]'],
-        ['distill.cwd', '27', '720'],
+    'other classes than the data': (
+        ['model.student.bbox_head.num_classes=3'],
+        ['model.student.bbox_head.num_classes', 'found 3', '80 classes'],
     ),
+    'other classes than the teacher': (
+        [
+            'model.student.bbox_head.num_classes=2',
+            'train_dataloader.dataset.metainfo.classes=(person,bicycle)',
+            f'{TERM}.student=bbox_head[0]',
+            f'{TERM}.teacher=bbox_head[0]',
+        ],
+        ['distill.cwd', '18', '720'],
+    ),
+    'misspelt part of the model': (['model.distil.a=1'], ["unknown key 'distil'", "'distill'"]),
     'teacher checkpoint missing': (
         ['model.teacher.checkpoint={root}/teecher.pth'],
         ['model.teacher.checkpoint', "'teacher.pth'"],
