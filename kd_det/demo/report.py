@@ -109,7 +109,9 @@ def demo_table(results: dict, markdown: bool = False) -> str:
     summary, data, seeds = results['summary'], results['data'], results['settings']['seeds']
     table = (markdown_table if markdown else text_table)(HEADER, _rows(summary))
     count = f'{len(seeds)} seeds, mean ± standard deviation' if len(seeds) > 1 else f'seed {seeds[0]}'
-    device = results['hardware']['gpu'] or f'CPU, {results["hardware"]["threads"]} threads'
+    device = results['hardware']['gpu'] or f'CPU, threads: {results["hardware"]["threads"]}'
+    if results['settings']['reuse_teacher'] and len(seeds) > 1:
+        count += f', one teacher (seed {seeds[0]}) for all'
     about = (
         f'COCO mAP (%) on {data["val"]} validation images of {data["image_size"]} px after '
         f'{results["settings"]["epochs"]} epochs (teacher {results["settings"]["teacher_epochs"]}) on {data["train"]} '

@@ -29,7 +29,7 @@ def results(runs: list[dict], seeds: list[int]) -> dict:
     return dict(
         summary=summarise(runs),
         data=dict(train=240, val=120, image_size=160),
-        settings=dict(seeds=seeds, epochs=8, teacher_epochs=16),
+        settings=dict(seeds=seeds, epochs=8, teacher_epochs=16, reuse_teacher=len(runs) % 3 != 0),
         hardware=dict(gpu=None, threads=2),
     )
 
@@ -62,7 +62,9 @@ def test_table_of_one_seed_and_of_two():
     assert '60.0' in one and '±' not in one and '1.23 M' in one and '98.8 M' in one and ' –' in one and '61' in one
     assert 'FGD: +12.0 mAP over the plain student, 40% of the gap to the teacher.' in one
     two = demo_table(results(RUNS, [0, 1]), markdown=True)
-    assert '| FGD student | 43.0 ± 1.4 |' in two and '2 seeds, mean ± standard deviation' in two
+    assert '| FGD student | 43.0 ± 1.4 |' in two and '2 seeds, mean ± standard deviation; CPU' in two
+    shared = demo_table(results([RUNS[0], *RUNS[1:3], *RUNS[4:]], [0, 1]))
+    assert '2 seeds, mean ± standard deviation, one teacher (seed 0) for all; CPU' in shared
 
 
 def test_readme_section_is_replaced_and_the_rest_kept(tmp_path):
