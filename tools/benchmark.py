@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -103,6 +102,12 @@ class Steps:
             torch.cuda.synchronize()
 
 
+def resident(name: str) -> int:
+    """Bytes of this process, from Linux: now (``VmRSS``) or at most so far (``VmHWM``)."""
+    (line,) = (line for line in Path('/proc/self/status').read_text().splitlines() if line.startswith(f'{name}:'))
+    return int(line.split()[1]) * 1024
+
+
 def peak(args: argparse.Namespace) -> float:
     """MiB that three steps of ``args.only`` need above both networks at rest. Its own process: a peak never sinks."""
     steps = Steps(args)
@@ -111,10 +116,11 @@ def peak(args: argparse.Namespace) -> float:
         torch.cuda.reset_peak_memory_stats()
         rest = torch.cuda.memory_allocated()
     else:
-        rest = int(Path('/proc/self/statm').read_text().split()[1]) * resource.getpagesize()
+        Path('/proc/self/clear_refs').write_text('5')  # forget the peak of the set-up
+        rest = resident('VmRSS')
     for _ in range(3):
         getattr(steps, args.only)()
-    top = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    top = torch.cuda.max_memory_allocated() if cuda else resident('VmHWM')
     return (top - rest) / 2**20
 
 
