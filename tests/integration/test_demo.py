@@ -19,6 +19,7 @@ from kd_det.datasets import SyntheticSpec
 from kd_det.demo import DemoSettings, run_demo
 from kd_det.demo.display import Display
 from kd_det.demo.part import METRICS
+from kd_det.demo.run import available_methods
 from kd_det.errors import ConfigError
 from kd_det.registry import MODELS
 
@@ -83,6 +84,20 @@ def test_plain_and_distilled_start_equal_and_see_the_same(demo):
     # the first step is taken on equal weights, so the detection losses of the only epoch are equal, too
     assert plain['curve']['loss'] == pytest.approx(fgd['curve']['loss'], rel=1e-5)
     assert plain['curve']['distill_loss'] == [0] and fgd['curve']['distill_loss'][0] > 0
+
+
+@pytest.mark.slow
+def test_every_method_has_a_demo(demo):
+    folder, first, _ = demo
+    methods = available_methods(CONFIGS)
+    assert {'cwd', 'fgd', 'mgd', 'pkd'} <= set(methods)
+    results, _ = run(folder, methods=tuple(methods))
+    assert [r['name'] for r in results['runs']] == ['teacher', 'plain', *methods]
+    assert {r['name'] for r in results['runs'] if r['reused']} == {'teacher', 'plain', 'fgd'}
+    for record in results['runs'][2:]:
+        assert record['curve']['distill_loss'][0] > 0
+        assert record['curve']['loss'] == pytest.approx(first['runs'][1]['curve']['loss'], rel=1e-5)
+        assert (folder / 'work' / f'{record["name"]}_student_seed0.pth').is_file()
 
 
 @pytest.mark.slow
