@@ -80,8 +80,10 @@ def main(args: argparse.Namespace) -> None:
 
 if __name__ == '__main__':
     arguments = parse_args()
+    # waiting threads sleep: spinning ones make a step ten times as slow as soon as anything else runs on the machine
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
     if arguments.device == 'cpu':
-        os.environ['CUDA_VISIBLE_DEVICES'] = ''  # before torch is imported
+        os.environ['CUDA_VISIBLE_DEVICES'] = ''  # both before torch is imported
     from kd_det.engine import guarded
 
     try:
