@@ -30,7 +30,6 @@ def check_train(cfg: Config) -> None:
                 f'{did_you_mean(name, [k for k in cfg if k != name])}'
             )
     _check_schedules(cfg)
-    _check_teacher_file(cfg)
     check_data(cfg, 'train')
     _check_classes(cfg)
     if cfg.get('val_cfg'):
@@ -114,8 +113,12 @@ def check_model(cfg: Config) -> None:
             raise ConfigError(f'model: unknown key {key!r}; expected {", ".join(known)}.{did_you_mean(key, known)}')
 
 
-def _check_teacher_file(cfg: Config) -> None:
-    """A local checkpoint of the teacher is there, before anything is built."""
+def check_teacher_file(cfg: Config) -> None:
+    """Check that a teacher's local checkpoint is there, before anything is built.
+
+    Raises:
+        CheckpointError: If it is missing, truncated or no checkpoint.
+    """
     if type_name(cfg.model) != 'DistillDetector':
         return
     source = cfg.model.teacher.get('checkpoint')

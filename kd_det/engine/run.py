@@ -19,7 +19,7 @@ from mmengine.runner import Runner
 from kd_det import compat
 from kd_det.checkpoint import latest_checkpoint, load_checkpoint_safely, load_student, student_config
 from kd_det.engine.config import load_config
-from kd_det.engine.preflight import check_test, check_train
+from kd_det.engine.preflight import check_teacher_file, check_test, check_train
 from kd_det.errors import ConfigError, KDDetError, did_you_mean
 
 
@@ -124,7 +124,11 @@ def run_train(cfg: Config) -> Runner:
 
     Returns:
         The runner, after training.
+
+    Raises:
+        CheckpointError: If a teacher's local checkpoint is missing or damaged.
     """
+    check_teacher_file(cfg)
     compat.register_atomic_local_backend()
     started = compat.init_cpu_distributed(cfg)
     try:
