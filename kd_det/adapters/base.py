@@ -10,6 +10,23 @@ from torch import nn
 from kd_det.taps import Tap
 
 
+class Guest:
+    """A network that an adapter uses and does not own: in none of its parameters, state dicts and checkpoints.
+
+    A deep copy of student and adapter together (EMA) uses the student's copy; a teacher is shared.
+
+    Attributes:
+        module: The network.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Guest:
+        copied = memo.get(id(self.module))
+        return self if copied is None else Guest(copied)
+
+
 @dataclass
 class Pair:
     """Two readings that a loss can compare: one level, or all levels for a loss that asks for lists.
@@ -36,6 +53,9 @@ class Adapter(nn.Module):
     notes: list[str]
     #: The term's tap into the student; set by the term.
     student_tap: Tap | None = None
+    #: The two whole detectors; set by :meth:`bind`.
+    student_net: Guest
+    teacher_net: Guest
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,6 +65,36 @@ class Adapter(nn.Module):
     def reads_boxes(self) -> bool:
         """Whether the term reads the box regressions of a head (``bbox_head[1]``)."""
         return self.student_tap is not None and self.student_tap.index[-1:] == (1,)
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """Taps that the adapter itself needs, argument name → tap, as in a term's ``inputs``, which go over these.
+
+        ``'bbox_head[0]'`` is the student's, ``'teacher:bbox_head[0]'`` the term's teacher's.
+        """
+        return {}
+
+    def bind(self, student: nn.Module, teacher: nn.Module, key: str) -> None:
+        """Get to know the two whole detectors, once, before the dry forward.
+
+        Args:
+            student: The student.
+            teacher: The term's teacher (the student itself in self-distillation).
+            key: The config key to blame, such as ``distill.fgd``.
+
+        Raises:
+            ConfigError: If the adapter cannot serve them.
+        """
+        self.student_net, self.teacher_net = Guest(student), Guest(teacher)
+
+    def loss_options(self, index: int) -> dict[str, Any]:
+        """Constructor options that the adapter knows better than the config: used where the loss has such an option and
+        the config does not set it.
+
+        Args:
+            index: Number of the pair; 0 for a loss that takes all levels.
+        """
+        return {}
 
     def check_modules(self, student: nn.Module, teacher: nn.Module, key: str) -> None:
         """Check what shapes do not tell, from the two modules that the term's taps read.
@@ -80,6 +130,7 @@ class Adapter(nn.Module):
         Args:
             student: The student's reading.
             teacher: The teacher's reading, without graph.
-            context: ``gt_bboxes``, ``gt_labels``, ``image_sizes``, ``batch_input_shape`` and the term's ``inputs``.
+            context: ``gt_bboxes``, ``gt_labels``, ``image_sizes``, ``batch_input_shape``, ``data_samples``, and the
+                readings of the adapter's and the term's ``inputs``.
         """
         raise NotImplementedError

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_det.compat import import_mmrazor
+from kd_det.errors import ConfigError
 
 import_mmrazor()
 from mmrazor.models.task_modules.recorder import (  # noqa: E402
@@ -21,6 +22,10 @@ from mmrazor.models.task_modules.recorder import (  # noqa: E402
     ModuleOutputsRecorder,
 )
 from mmrazor.models.task_modules.recorder.base_recorder import BaseRecorder  # noqa: E402
+
+
+#: Activations outside ``torch.nn`` that detectors use.
+_OTHER_ACTIVATIONS = ('Clamp', 'Clip', 'DyReLU', 'GELU', 'HSigmoid', 'HSwish', 'Swish', 'MemoryEfficientSwish')
 
 
 class _OnModule:
@@ -63,6 +68,47 @@ class InputsRecorder(_OnModule, ModuleInputsRecorder):
             self._after(len(self.data_buffer) - 1)
 
 
+class PreActivationRecorder(_OnModule, ModuleInputsRecorder):
+    """Records what goes into the last activation that runs inside a module, once per run of the module.
+
+    Activations inside the module stop working in place, so that what went in stays as it was; their results are equal.
+
+    Raises:
+        ConfigError: If the module holds no activation module.
+    """
+
+    def __init__(self, source: str, module: nn.Module, told: Callable[[], None]) -> None:
+        super().__init__(source, module, told)
+        self._latest: Any = None
+
+    def prepare_from_model(self, model: nn.Module | None = None) -> None:
+        found = [module for module in self._module.modules() if is_activation(module)]
+        if not found:
+            raise ConfigError(
+                f'{self.source!r}: {type(self._module).__name__} holds no activation module (ReLU, SiLU, …), so that '
+                'there is nothing before one; expected a stage, a block or a convolution with its activation.'
+            )
+        self._module.register_forward_pre_hook(self._begin)
+        for module in found:
+            if getattr(module, 'inplace', False):
+                module.inplace = False
+            module.register_forward_pre_hook(self._see)
+        self._module.register_forward_hook(self._end)
+
+    def _begin(self, module: nn.Module, inputs: tuple) -> None:
+        self._latest = None
+
+    def _see(self, module: nn.Module, inputs: tuple) -> None:
+        if self.recording:
+            self._latest = inputs[0]
+
+    def _end(self, module: nn.Module, inputs: tuple, outputs: Any) -> None:
+        if self._latest is not None:
+            self.data_buffer.append(self._latest)
+            self._latest = None
+            self._after(len(self.data_buffer) - 1)
+
+
 class MethodRecorder(BaseRecorder):
     """Records what a method of one instance returns."""
 
@@ -93,6 +139,13 @@ class MethodRecorder(BaseRecorder):
         self._module.__dict__.pop(self._method, None)
         self._module.__dict__.update(self._replaced)
         super().__exit__(exc_type, exc_value, traceback)
+
+
+def is_activation(module: nn.Module) -> bool:
+    """Whether a module is an element-wise non-linearity: torch's own, or one registered with mmengine or mmcv."""
+    if isinstance(module, (nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.MultiheadAttention)):
+        return False
+    return type(module).__module__ == nn.ReLU.__module__ or type(module).__name__ in _OTHER_ACTIVATIONS
 
 
 def clone(value: Any) -> Any:

@@ -10,6 +10,8 @@ tap                                 what it reads
 ``roi_head.bbox_head[0]``           class scores of the second stage, one row per RoI
 ``bbox_head.get_targets()``         what a method returned, for what no module returns
 ``roi_head.bbox_roi_extractor@in``  the positional inputs of a module, as a tuple
+``backbone.layer4@pre``             what goes into the last activation (ReLU, SiLU, …) that runs inside a module
+``big:neck``                        the same in another network: a named teacher, ``student`` or ``teacher``
 ==================================  ================================================================================
 
 A module that runs several times in one forward (a shared tower runs once per level) gives one reading per call, in
@@ -26,7 +28,7 @@ from torch import Tensor, nn
 
 from kd_det.errors import ConfigError, did_you_mean
 
-_GRAMMAR = re.compile(r'^(?P<path>\w+(?:\.\w+)*)(?P<kind>\(\)|@in)?(?P<index>(?:\[[^\[\]]*\])*)$')
+_GRAMMAR = re.compile(r'^(?:(?P<owner>\w+):)?(?P<path>\w+(?:\.\w+)*)(?P<kind>\(\)|@in|@pre)?(?P<index>(?:\[[^\[\]]*\])*)$')
 _INDEX = re.compile(r'\[([^\[\]]*)\]')
 
 
@@ -45,9 +47,10 @@ class Tap:
     Attributes:
         text: The string as written in the config.
         path: Dotted path of a module; empty for the network itself (``get_something()``).
-        kind: ``'output'``, ``'input'`` or ``'method'``.
+        kind: ``'output'``, ``'input'``, ``'pre'`` or ``'method'``.
         method: The method's name, for kind ``'method'``.
         index: What is picked from the reading, in order.
+        owner: The network's name before the colon; empty where the term's key says whose tap it is.
     """
 
     text: str
@@ -55,6 +58,7 @@ class Tap:
     kind: str
     method: str = ''
     index: tuple[Any, ...] = ()
+    owner: str = ''
 
     @classmethod
     def parse(cls, text: Any, key: str = 'tap') -> Tap:
@@ -67,7 +71,7 @@ class Tap:
         Raises:
             ConfigError: If it is no tap string.
         """
-        expected = "expected such as 'neck', 'neck[1:4]', 'bbox_head[0]', 'bbox_head.get_targets()', 'module@in[1]'."
+        expected = "expected such as 'neck', 'neck[1:4]', 'bbox_head[0]', 'bbox_head.get_targets()', 'module@in[1]', 'module@pre'."
         match = _GRAMMAR.match(text.strip()) if isinstance(text, str) else None
         try:
             index = tuple(_parse_index(part) for part in _INDEX.findall(match['index'])) if match else ()
@@ -79,9 +83,9 @@ class Tap:
         if match['kind'] == '()':
             path, _, method = path.rpartition('.')
             kind = 'method'
-        elif match['kind'] == '@in':
-            kind = 'input'
-        return cls(text.strip(), path, kind, method, index)
+        elif match['kind']:
+            kind = {'@in': 'input', '@pre': 'pre'}[match['kind']]
+        return cls(text.strip(), path, kind, method, index, match['owner'] or '')
 
     @property
     def source(self) -> tuple[str, str, str]:

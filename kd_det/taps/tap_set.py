@@ -31,8 +31,9 @@ class TapSet:
     """
 
     def __init__(self, network: nn.Module, taps: Iterable[Tap], key: str = 'tap', guest: bool = False) -> None:
-        from .recorders import InputsRecorder, MethodRecorder, OutputsRecorder
+        from .recorders import InputsRecorder, MethodRecorder, OutputsRecorder, PreActivationRecorder
 
+        kinds = dict(output=OutputsRecorder, input=InputsRecorder, pre=PreActivationRecorder)
         self.key, self.guest = key, guest
         self.recorders: dict[tuple[str, str, str], Any] = {}
         self._wait_for: dict[tuple[str, str, str], int] | None = None
@@ -44,8 +45,7 @@ class TapSet:
             if tap.kind == 'method':
                 recorder = MethodRecorder(tap.text, module, tap.method, self._told)
             else:
-                kind = OutputsRecorder if tap.kind == 'output' else InputsRecorder
-                recorder = kind(tap.text, module, self._told)
+                recorder = kinds[tap.kind](tap.text, module, self._told)
             recorder.initialize(network)
             self.recorders[tap.source] = recorder
 
