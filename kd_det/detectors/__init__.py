@@ -3,7 +3,7 @@
 from .distill_detector import DistillDetector
 from .plan import Plan
 from .schedule import Schedule
-from .teacher import Teacher
+from .teacher import EMATeacher, Teacher
 from .term import Term
 
-__all__ = ['DistillDetector', 'Plan', 'Schedule', 'Teacher', 'Term']
+__all__ = ['DistillDetector', 'EMATeacher', 'Plan', 'Schedule', 'Teacher', 'Term']

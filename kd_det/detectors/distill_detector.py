@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,12 +17,32 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from kd_det.errors import ConfigError, did_you_mean
+from kd_det.losses._functional import map_tensors
 from kd_det.registry import MODELS
 from kd_det.taps import Tap, TapSet
 
 from .plan import PROBE_SIZES, Plan, probe_batch, raise_together, untouched
-from .teacher import Teacher, probe_network
+from .teacher import Teacher, make_teachers, probe_network
 from .term import Term, is_default_align
+
+
+@dataclass
+class _SecondStage:
+    """A teacher's second stage on the student's RoIs.
+
+    Attributes:
+        owner: The teacher's name.
+        features: The teacher's maps that the RoIs are pooled from.
+        rois: Where the student's RoIs are read.
+        stage: The stage of a cascade; None for a single one.
+        taps: What is read in it.
+    """
+
+    owner: str
+    features: Tap
+    rois: Tap
+    stage: int | None
+    taps: TapSet
 
 
 @MODELS.register_module()
@@ -36,10 +58,13 @@ class DistillDetector(BaseDetector):
 
     Args:
         student: Config of an mmdet detector.
-        teacher: ``dict(config=…, checkpoint=…)``, see :class:`~kd_det.detectors.Teacher`.
+        teacher: ``dict(config=…, checkpoint=…)``, see :class:`~kd_det.detectors.Teacher`; several by name,
+            ``dict(big=dict(config=…, checkpoint=…), other=dict(…))``, whose taps are ``'big:neck'``;
+            ``dict(ema=True)``, the moving average of the student (:class:`~kd_det.detectors.EMATeacher`); or None, if
+            all terms teach the student from itself (``teacher='student:backbone.layer4'``).
         distill: The terms by name, see :class:`~kd_det.detectors.Term`.
         inherit: Parts of the student that start from the teacher's weights, after the student's own ``init_weights``:
-            module paths (``['neck', 'bbox_head']``), or a dict of student path → teacher path.
+            module paths (``['neck', 'bbox_head']``), or a dict of student path → teacher path (``'big:neck'``).
         task_weights: Factors of the student's own losses by name, such as ``dict(loss_cls=0.5)``.
         data_preprocessor: The student's, if its config has none.
         init_cfg: Not used: the student initialises itself.
@@ -68,10 +93,6 @@ class DistillDetector(BaseDetector):
         super().__init__()
         if not isinstance(student, dict) or 'type' not in student:
             raise ConfigError(f'model.student: found {student!r}, expected the config of an mmdet detector.')
-        if teacher is None:
-            raise ConfigError(
-                'model.teacher: missing; expected dict(config=<mmdet:: name, path or dict>, checkpoint=<path or URL>).'
-            )
         if not isinstance(distill, dict) or not distill:
             raise ConfigError(
                 f'model.distill: found {distill!r}, expected at least one term, '
@@ -81,6 +102,7 @@ class DistillDetector(BaseDetector):
         if data_preprocessor is not None:
             student.setdefault('data_preprocessor', data_preprocessor)
         scope = student.pop('_scope_', 'mmdet')
+        plain = copy.deepcopy(student)
         with MODELS.switch_scope_and_registry(scope) as registry:
             self.student: nn.Module = registry.build(student)
         self.data_preprocessor = self.student.data_preprocessor
@@ -96,8 +118,10 @@ class DistillDetector(BaseDetector):
                 errors.append(error)
         raise_together(errors)
         self.distill = nn.ModuleDict(terms)
-        self.teacher = Teacher.from_config(teacher)
-        self.teacher.see_as(self.student)
+        #: By name; a single teacher's name is empty.
+        self.teachers = make_teachers(teacher, ConfigDict(plain, _scope_=scope))
+        for one in self.teachers.values():
+            one.see_as(self.student)
         self._make_taps()
         self.plan = self._make_plan()
         self._register_load_state_dict_pre_hook(self._accept_plain_student)
@@ -105,69 +129,123 @@ class DistillDetector(BaseDetector):
     # --- set-up -------------------------------------------------------------------------------------------------------
 
     @property
+    def teacher(self) -> Teacher | None:
+        """The teacher, the first of several; None in self-distillation."""
+        return next(iter(self.teachers.values()), None)
+
+    @property
     def terms(self) -> list[Term]:
         """The terms, in the order of the config."""
         return list(self.distill.values())
+
+    def _whose(self, owner: str, key: str) -> str:
+        """The name of the network that ``owner`` means: ``'student'`` or a key of ``teachers``.
+
+        Raises:
+            ConfigError: If there is no such network.
+        """
+        if owner == 'student' or owner in self.teachers:
+            return owner
+        names = ', '.join(map(repr, self.teachers))
+        if not owner and len(self.teachers) == 1:
+            return next(iter(self.teachers))
+        if not self.teachers:
+            raise ConfigError(
+                'model.teacher: missing; expected dict(config=<mmdet:: name, path or dict>, checkpoint=<path or URL>) '
+                f"for {key}, or there a tap of the student itself, such as 'student:backbone.layer4'."
+            )
+        if not owner:
+            raise ConfigError(
+                f'{key}: there are several teachers ({names}); '
+                f"expected whose tap it is, such as '{next(iter(self.teachers))}:neck'."
+            )
+        raise ConfigError(
+            f'{key}: there is no teacher {owner!r}; model.teacher has {names}.'
+            f'{did_you_mean(owner, list(self.teachers))}'
+        )
+
+    def _network(self, name: str) -> nn.Module:
+        return self.student if name == 'student' else self.teachers[name].model
 
     def _make_taps(self) -> None:
         """Resolve all taps; the second stage of a teacher is observed apart, on the student's RoIs."""
         errors: list[ConfigError] = []
         student_taps: list[Tap] = []
-        dense: list[Tap] = []
-        second: dict[str, tuple[Tap, int | None]] = {}
+        dense: dict[str, list[Tap]] = {name: [] for name in self.teachers}
+        second: dict[tuple[str, str], tuple[str, Tap, Tap, int | None]] = {}
         for term in self.terms:
             try:
-                for tap in term.student_taps:
-                    tap.module(self.student, f'{term.key}.student')
-                student_taps += term.student_taps
-                tap = term.teacher_tap
-                tap.module(self.teacher.model, f'{term.key}.teacher')
-                if tap.path.split('.')[0] == 'roi_head':
-                    second[term.name] = self._roi_source(term)
-                    student_taps.append(second[term.name][0])
-                else:
-                    dense.append(tap)
+                teacher = self._whose(term.teacher_name, f'{term.key}.teacher')
+                for owner, tap, key in term.taps():
+                    owner = self._whose(owner, key)
+                    tap.module(self._network(owner), key)
+                    if owner == 'student':
+                        student_taps.append(tap)
+                    elif tap.path.split('.')[0] == 'roi_head':
+                        rois, stage = self._roi_source(term, owner, tap)
+                        second[term.name, tap.text] = (owner, tap, rois, stage)
+                        student_taps.append(rois)
+                    else:
+                        dense[owner].append(tap)
                 if is_default_align(term.adapter):
                     term.adapter.layout_is_fixed = _is_head_output(self.student, term.student_tap)
-                heads = (term.student_tap.module(self.student), tap.module(self.teacher.model))
+                network = self._network(teacher)
+                heads = (term.student_tap.module(self.student), term.teacher_tap.module(network))
                 term.adapter.check_modules(*heads, term.key)
+                term.adapter.bind(self.student, network, term.key)
             except ConfigError as error:
                 errors.append(error)
-        for path, source in self.inherit.items():
-            for network, name, side in ((self.student, path, 'student'), (self.teacher.model, source, 'teacher')):
-                try:
-                    Tap(name, name, 'output').module(network, f'model.inherit, {side}')
-                except ConfigError as error:
-                    errors.append(error)
+        errors += self._inherit_errors()
         raise_together(errors)
-        self._features = Tap.parse('neck' if self.teacher.model.with_neck else 'backbone')
-        #: The second stage runs once for all terms that read it on the same RoIs.
-        self._roi_terms: dict[str, tuple[Tap, int | None, TapSet]] = {}
-        for source in dict.fromkeys(second.values()):
-            names = [name for name, other in second.items() if other == source]
-            taps = TapSet(self.teacher.model, [self.distill[name].teacher_tap for name in names], 'teacher', guest=True)
-            self._roi_terms.update((name, (*source, taps)) for name in names)
-        if self._roi_terms:
-            dense.append(self._features)
+        #: (term, tap) → the second stage that reads it; one runs once for all terms that read it on the same RoIs.
+        self._second: dict[tuple[str, str], _SecondStage] = {}
+        for owner, _, rois, stage in second.values():
+            group = {
+                place: tap
+                for place, (o, tap, r, s) in second.items()
+                if (o, r.source, s) == (owner, rois.source, stage)
+            }
+            if next(iter(group)) not in self._second:
+                model = self.teachers[owner].model
+                features = Tap.parse('neck' if model.with_neck else 'backbone')
+                dense[owner].append(features)
+                taps = TapSet(model, group.values(), 'teacher', guest=True)
+                self._second.update(dict.fromkeys(group, _SecondStage(owner, features, rois, stage, taps)))
         self._student_taps = TapSet(self.student, student_taps, 'student')
-        self._teacher_taps = TapSet(self.teacher.model, dense, 'teacher', guest=True)
+        self._teacher_taps = {
+            name: TapSet(teacher.model, dense[name], 'teacher', guest=True) for name, teacher in self.teachers.items()
+        }
 
-    def _roi_source(self, term: Term) -> tuple[Tap, int | None]:
-        """Where the student's sampled RoIs are read for a term, and the stage of the teacher's cascade."""
+    def _inherit_errors(self) -> list[ConfigError]:
+        """Errors for parts that the student or the teacher to inherit from does not have."""
+        errors = []
+        for path, source in self.inherit.items():
+            try:
+                Tap.parse(path, 'model.inherit, student').module(self.student, 'model.inherit, student')
+                tap = Tap.parse(source, 'model.inherit, teacher')
+                tap.module(self._network(self._whose(tap.owner, 'model.inherit')), 'model.inherit, teacher')
+            except ConfigError as error:
+                errors.append(error)
+        return errors
+
+    def _roi_source(self, term: Term, owner: str, tap: Tap) -> tuple[Tap, int | None]:
+        """Where the student's sampled RoIs are read for a tap of a teacher, and the stage of the teacher's cascade."""
         if not hasattr(self.student, 'roi_head'):
             raise ConfigError(
-                f"{term.key}.teacher: {term.teacher_tap.text!r} is in the second stage, which scores the student's "
+                f"{term.key}.teacher: {tap.text!r} is in the second stage, which scores the student's "
                 f'sampled RoIs, but the student ({type(self.student).__name__}) has none; expected a two-stage '
                 "student, or a tap such as 'neck'."
             )
         stages = []
-        for network, tap in ((self.student, term.student_tap), (self.teacher.model, term.teacher_tap)):
-            parts = tap.path.split('.')
+        for network, path in ((self.student, term.student_tap.path), (self._network(owner), tap.path)):
+            parts = path.split('.')
             is_cascade = isinstance(network.roi_head.bbox_head, nn.ModuleList)
-            number = parts[2] if len(parts) > 2 and parts[2].isdigit() else None
+            number = parts[2] if parts[0] == 'roi_head' and len(parts) > 2 and parts[2].isdigit() else None
+            if is_cascade and number is None and parts[0] != 'roi_head':
+                number = '0'  # the proposals' own RoIs
             if is_cascade and number is None:
                 raise ConfigError(
-                    f'{term.key}: {tap.text!r}: {type(network).__name__} has {len(network.roi_head.bbox_head)} stages; '
+                    f'{term.key}: {path!r}: {type(network).__name__} has {len(network.roi_head.bbox_head)} stages; '
                     f"expected one of them, such as 'roi_head.bbox_head.0[0]'."
                 )
             stages.append(int(number) if is_cascade else None)
@@ -175,18 +253,20 @@ class DistillDetector(BaseDetector):
         return Tap.parse(f'roi_head.bbox_roi_extractor{middle}@in'), stages[1]
 
     def _make_plan(self) -> Plan:
-        """One dry forward of both networks; see :mod:`kd_det.detectors.plan`."""
+        """One dry forward of all networks; see :mod:`kd_det.detectors.plan`."""
         device = next(self.student.parameters()).device
-        with untouched(self.student, self.teacher.model):
+        with untouched(self.student, *(teacher.model for teacher in self.teachers.values())):
             for size in PROBE_SIZES:
                 inputs, samples = probe_batch(size, device)
                 try:
                     self._student_taps.watch_versions()
                     probe_network(self.student, inputs, samples, self._student_taps, 'student')
                     self._student_taps.copy_overwritten()
-                    self._teacher_taps.watch_versions()
-                    self.teacher.probe(inputs, samples, self._teacher_taps, 'teacher')
-                    self._teacher_taps.copy_overwritten()
+                    for name, teacher in self.teachers.items():
+                        taps = self._teacher_taps[name]
+                        taps.watch_versions()
+                        teacher.probe(inputs, samples, taps, 'teacher')
+                        taps.copy_overwritten()
                     break
                 except ConfigError:
                     raise
@@ -207,15 +287,16 @@ class DistillDetector(BaseDetector):
                     errors.append(error)
         self._clear()
         raise_together(errors)
-        if self.teacher.converts_images:
-            plan.notes.append('The teacher sees the images with its own mean, std and channel order.')
+        for name, teacher in self.teachers.items():
+            if teacher.converts_images:
+                who = f'The teacher {name!r}' if name else 'The teacher'
+                plan.notes.append(f'{who} sees the images with its own mean, std and channel order.')
         return plan
 
     def _mode_errors(self, inputs: Tensor, samples: SampleList) -> list[ConfigError]:
         """Errors for taps at heads that compute other numbers while training, as the teacher never does."""
         errors = []
-        for term in self.terms:
-            tap = term.student_tap
+        for term, tap in ((each, tap) for each in self.terms for tap in each.student_taps):
             if tap.path.split('.')[0] == 'roi_head' or not _is_head_output(self.student, tap):
                 continue  # a second stage draws its rows at random
             module = tap.module(self.student)
@@ -237,7 +318,7 @@ class DistillDetector(BaseDetector):
 
     def init_weights(self) -> None:
         """Initialise the student as its config says, load the teacher, start inherited parts from it, log the plan."""
-        self._load_teacher()  # first, so that a wrong checkpoint stops the run before anything is downloaded
+        self._load_teachers(last=False)  # first, so that a wrong checkpoint stops the run before anything is downloaded
         self.student.init_weights()
         for path, source in self.inherit.items():
             report = self._inherit(path, source)
@@ -245,9 +326,12 @@ class DistillDetector(BaseDetector):
         print_log(self.plan.table(), 'current')
         self._is_init = True
 
-    def _load_teacher(self) -> None:
+    def _load_teachers(self, last: bool = True) -> None:
+        """Load what is not loaded; without ``last``, only what does not need the student's weights."""
         like = next(self.student.parameters())
-        self.teacher.load(like.device, like.dtype)
+        for teacher in self.teachers.values():
+            if last or not teacher.follows:
+                teacher.load(like.device, like.dtype)
 
     @torch.no_grad()
     def _inherit(self, path: str, source: str) -> str:
@@ -257,7 +341,8 @@ class DistillDetector(BaseDetector):
             ConfigError: If nothing fits.
         """
         ours = self.student.get_submodule(path).state_dict()
-        theirs = self.teacher.model.get_submodule(source).state_dict()
+        tap = Tap.parse(source)
+        theirs = self._network(self._whose(tap.owner, 'model.inherit')).get_submodule(tap.path).state_dict()
         fit = [name for name in ours if name in theirs and ours[name].shape == theirs[name].shape]
         for name in fit:
             ours[name].copy_(theirs[name])
@@ -285,9 +370,19 @@ class DistillDetector(BaseDetector):
 
     def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> DistillDetector:
         super()._apply(fn, *args, **kwargs)
-        if 'teacher' in self.__dict__:
-            self.teacher.apply_(fn)
+        for teacher in self.__dict__.get('teachers', {}).values():
+            teacher.apply_(fn)
         return self
+
+    def __getattr__(self, name: str) -> Any:
+        """What the wrapper does not have is the student's: hooks that reach for ``model.bbox_head`` find it."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            student = self.__dict__.get('_modules', {}).get('student')
+            if student is None or name.startswith('_'):
+                raise
+            return getattr(student, name)
 
     # --- one step -----------------------------------------------------------------------------------------------------
 
@@ -301,11 +396,12 @@ class DistillDetector(BaseDetector):
         Raises:
             ConfigError: If a term's name hides a task loss, or ``task_weights`` names no task loss.
         """
-        self._load_teacher()
+        self._load_teachers()
         try:
             context = self._context(batch_inputs, batch_data_samples)
-            if any(term.factor for term in self.terms):
-                self.teacher.observe(batch_inputs, batch_data_samples, self._teacher_taps)
+            active = {self._whose(term.teacher_name, term.key) for term in self.terms if term.factor}
+            for name in active - {'student'}:
+                self.teachers[name].observe(batch_inputs, batch_data_samples, self._teacher_taps[name])
             self._student_taps.clear()
             with self._student_taps:
                 losses = self._weigh(dict(self.student.loss(batch_inputs, batch_data_samples)))
@@ -343,25 +439,33 @@ class DistillDetector(BaseDetector):
             gt_labels=[sample.gt_instances.labels for sample in samples],
             image_sizes=[tuple(sample.metainfo.get('img_shape', inputs.shape[-2:])[:2]) for sample in samples],
             batch_input_shape=tuple(inputs.shape[-2:]),
+            data_samples=samples,
         )
 
     def _readings(self, term: Term, context: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
         """A term's student reading, teacher reading and context, after the student has run."""
-        key = term.key
-        student = self._student_taps.read(term.student_tap, f'{key}.student')
-        inputs = {arg: self._student_taps.read(tap, f'{key}.inputs.{arg}') for arg, tap in term.input_taps.items()}
-        if term.name in self._roi_terms:
-            rois, stage, taps = self._roi_terms[term.name]
-            if not any(taps.counts().values()):
-                features = self._teacher_taps.read(self._features)
-                extracted = self._student_taps.read(rois, f'{key}.teacher')
-                if isinstance(extracted, list):  # run again by a mask head that shares the extractor
-                    extracted = extracted[0]
-                self.teacher.observe_rois(features, extracted[1], stage, taps)
-            teacher = taps.read(term.teacher_tap, f'{key}.teacher')
-        else:
-            teacher = self._teacher_taps.read(term.teacher_tap, f'{key}.teacher')
-        return student, teacher, {**context, **inputs}
+        found: dict[str, Any] = {}
+        for owner, tap, key in term.taps():
+            found.setdefault(key, []).append(self._read(term, self._whose(owner, key), tap, key))
+        student, teacher = (_levels(found.pop(f'{term.key}.{side}')) for side in ('student', 'teacher'))
+        if term.teacher_name == 'student':
+            teacher = map_tensors(Tensor.detach, teacher)
+        return student, teacher, {**context, **{key.rpartition('.')[2]: value[0] for key, value in found.items()}}
+
+    def _read(self, term: Term, owner: str, tap: Tap, key: str) -> Any:
+        """The reading of one tap; a teacher's second stage runs now, on the student's RoIs."""
+        if owner == 'student':
+            return self._student_taps.read(tap, key)
+        second = self._second.get((term.name, tap.text))
+        if second is None:
+            return self._teacher_taps[owner].read(tap, key)
+        if not any(second.taps.counts().values()):
+            features = self._teacher_taps[owner].read(second.features)
+            extracted = self._student_taps.read(second.rois, key)
+            if isinstance(extracted, list):  # run again by a mask head that shares the extractor
+                extracted = extracted[0]
+            self.teachers[owner].observe_rois(features, extracted[1], second.stage, second.taps)
+        return second.taps.read(tap, key)
 
     def _weigh(self, losses: dict[str, Any]) -> dict[str, Any]:
         for name, weight in self.task_weights.items():
@@ -376,7 +480,8 @@ class DistillDetector(BaseDetector):
 
     def _clear(self) -> None:
         """Drop all readings, and with them the graph."""
-        for taps in (self._student_taps, self._teacher_taps, *(taps for _, _, taps in self._roi_terms.values())):
+        second = (stage.taps for stage in self._second.values())
+        for taps in (self._student_taps, *self._teacher_taps.values(), *second):
             taps.clear()
 
     # --- the student alone --------------------------------------------------------------------------------------------
@@ -398,6 +503,13 @@ def _carries_gradient(reading: Any) -> bool:
     if isinstance(reading, Tensor):
         return reading.requires_grad
     return isinstance(reading, (list, tuple)) and any(map(_carries_gradient, reading))
+
+
+def _levels(readings: list[Any]) -> Any:
+    """The reading of one tap as it is; of several taps, one list of all their levels."""
+    if len(readings) == 1:
+        return readings[0]
+    return [level for reading in readings for level in (reading if isinstance(reading, (list, tuple)) else [reading])]
 
 
 def _same_numbers(a: Any, b: Any) -> bool:

@@ -61,8 +61,8 @@ class Plan:
                 Row(
                     term.name,
                     'all' if term.multi_level else str(index),
-                    f'{term.student_tap.text} {self._shape(raw[index][0])}',
-                    f'{term.teacher_tap.text} {self._shape(raw[index][1])}',
+                    f'{_names(term.student_taps, index, term.multi_level)} {self._shape(raw[index][0])}',
+                    f'{_names(term.teacher_taps, index, term.multi_level)} {self._shape(raw[index][1])}',
                     notes[index] if index < len(notes) else notes[-1],
                     f'{term.weight:g} x {type(term.losses[index]).__name__}',
                     sum(p.numel() for p in term.losses[index].parameters())
@@ -89,6 +89,12 @@ class Plan:
         lines.insert(1, '  '.join('-' * width for width in widths))
         title = f'Distillation plan, shapes (C x H x W /stride) for an image of {self.size[0]}x{self.size[1]}'
         return '\n'.join([title, *lines, *self.notes])
+
+
+def _names(taps: list[Any], index: int, together: bool) -> str:
+    if len(taps) == 1 or together:
+        return ', '.join(tap.text for tap in taps)
+    return taps[min(index, len(taps) - 1)].text
 
 
 @contextlib.contextmanager

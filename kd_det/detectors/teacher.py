@@ -11,6 +11,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 from mmengine.logging import print_log
+from mmengine.model import ExponentialMovingAverage
 from torch import Tensor, nn
 
 from kd_det.checkpoint import checkpoint_kind, load_checkpoint_safely, student_state_dict
@@ -39,9 +40,12 @@ class Teacher:
         ConfigError: If the config cannot be found or has no model.
     """
 
-    def __init__(self, config: Any, checkpoint: str | None, strict: bool = True) -> None:
-        self.checkpoint, self.strict = checkpoint, strict
-        model_cfg = _model_config(config)
+    #: Whether its weights come from the student, so that it is loaded after it.
+    follows = False
+
+    def __init__(self, config: Any, checkpoint: str | None, strict: bool = True, key: str = 'model.teacher') -> None:
+        self.checkpoint, self.strict, self.key = checkpoint, strict, key
+        model_cfg = _model_config(config, f'{key}.config')
         scope = model_cfg.pop('_scope_', 'mmdet')
         with MODELS.switch_scope_and_registry(scope) as registry:
             self.model: nn.Module = registry.build(model_cfg)
@@ -51,30 +55,29 @@ class Teacher:
         self._convert: tuple[dict[str, Any], dict[str, Any]] | None = None
 
     @classmethod
-    def from_config(cls, cfg: Any) -> Teacher:
-        """Build from ``model.teacher``.
+    def from_config(cls, cfg: Any, key: str = 'model.teacher') -> Teacher:
+        """Build from ``model.teacher``, or from one of several.
 
         Raises:
             ConfigError: For unknown or missing keys.
         """
         if not isinstance(cfg, dict):
             raise ConfigError(
-                f'model.teacher: found {cfg!r}, expected '
-                'dict(config=<mmdet:: name, path or dict>, checkpoint=<path or URL>).'
+                f'{key}: found {cfg!r}, expected dict(config=<mmdet:: name, path or dict>, checkpoint=<path or URL>).'
             )
-        for key in cfg:
-            if key not in _KEYS:
+        for name in cfg:
+            if name not in _KEYS:
                 raise ConfigError(
-                    f'model.teacher: unknown key {key!r}; expected {", ".join(_KEYS)}.{did_you_mean(key, _KEYS)}'
+                    f'{key}: unknown key {name!r}; expected {", ".join(_KEYS)}.{did_you_mean(name, _KEYS)}'
                 )
         if 'config' not in cfg:
-            raise ConfigError('model.teacher.config: missing; expected the name of an mmdet config, a path, or a dict.')
+            raise ConfigError(f'{key}.config: missing; expected the name of an mmdet config, a path, or a dict.')
         if 'checkpoint' not in cfg:
             raise ConfigError(
-                'model.teacher.checkpoint: missing; expected the path or URL of the trained weights '
+                f'{key}.checkpoint: missing; expected the path or URL of the trained weights '
                 '(write checkpoint=None for a teacher with random weights).'
             )
-        return cls(**cfg)
+        return cls(**cfg, key=key)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Teacher:
         return self  # a guest: copies of the wrapper (EMA) share it
@@ -88,9 +91,9 @@ class Teacher:
         if self.loaded:
             return
         if self.checkpoint is None:
-            print_log('The teacher has random weights (model.teacher.checkpoint=None).', 'current', level=30)
+            print_log(f'The teacher has random weights ({self.key}.checkpoint=None).', 'current', level=30)
         else:
-            load_into(self.model, self.checkpoint, 'model.teacher.checkpoint', self.strict)
+            load_into(self.model, self.checkpoint, f'{self.key}.checkpoint', self.strict)
         self.model.requires_grad_(False).eval().to(device, dtype)
         self.loaded = True
 
@@ -171,6 +174,97 @@ class Teacher:
             head._bbox_forward(features, rois) if stage is None else head._bbox_forward(stage, features, rois)
 
 
+class EMATeacher(Teacher):
+    """The moving average of the student's weights as its teacher (mean teacher).
+
+    It starts as a copy of the student at the first step. :class:`~kd_det.hooks.EMATeacherHook` moves it after each step
+    and keeps it in the checkpoints, apart from the student.
+
+    Reference: Tarvainen and Valpola, "Mean teachers are better role models", NeurIPS 2017, arXiv 1703.01780.
+
+    Args:
+        student: The student's config.
+        momentum: Share of the student in each move, mmengine's ``momentum``.
+        key: The config key to blame.
+
+    Raises:
+        ConfigError: If the momentum is not between 0 and 1.
+    """
+
+    follows = True
+
+    def __init__(self, student: dict[str, Any], momentum: float = 0.001, key: str = 'model.teacher') -> None:
+        is_number = isinstance(momentum, (int, float)) and not isinstance(momentum, bool)
+        if not is_number or not 0 < momentum < 1:
+            raise ConfigError(f'{key}.momentum: found {momentum!r}, expected a share between 0 and 1, such as 0.001.')
+        super().__init__(student, None, key=key)
+        self.averaged = ExponentialMovingAverage(self.model, momentum)
+        self.model = self.averaged.module.eval()
+
+    def load(self, device: torch.device | str = 'cpu', dtype: torch.dtype | None = None) -> None:
+        """Move to ``device`` and ``dtype``; :meth:`follow` gives the weights."""
+        self.averaged.to(device, dtype)
+
+    def apply_(self, function: Callable[[Tensor], Tensor]) -> None:
+        self.averaged._apply(function)
+
+    @torch.no_grad()
+    def follow(self, student: nn.Module) -> None:
+        """Move towards the student; the first time, become its copy."""
+        self.averaged.update_parameters(student)
+
+    def observe(self, inputs: Tensor, samples: Sequence[Any] | None, taps: TapSet) -> None:
+        if not int(self.averaged.steps):
+            raise ConfigError(
+                f"{self.key}: nobody moves the average; add dict(type='kd_det.EMATeacherHook') to custom_hooks."
+            )
+        super().observe(inputs, samples, taps)
+
+
+def make_teachers(cfg: Any, student: dict[str, Any], key: str = 'model.teacher') -> dict[str, Teacher]:
+    """The teachers by name; the name of a single one is empty.
+
+    Args:
+        cfg: ``model.teacher``: one teacher, several by name, or None.
+        student: The student's config, for a mean teacher.
+        key: The config key to blame.
+
+    Raises:
+        ConfigError: If they cannot be built, or have the name of another network.
+    """
+    if cfg is None:
+        return {}
+    names = named_teachers(cfg)
+    for name, one in names.items():
+        if name in ('student', 'teacher'):
+            raise ConfigError(f'{key}: {name!r} is a name that taps use for another network; choose another one.')
+        if name and not name.isidentifier():
+            raise ConfigError(f'{key}: {name!r} cannot be the name of a teacher; expected letters, digits and _.')
+        if not isinstance(one, dict):
+            raise ConfigError(
+                f'{key}{"." * bool(name)}{name}: found {one!r}, expected dict(config=<mmdet:: name, path or dict>, '
+                'checkpoint=<path or URL>).'
+            )
+    teachers: dict[str, Teacher] = {}
+    for name, one in names.items():
+        its_key = f'{key}.{name}' if name else key
+        if one.get('ema'):
+            options = {option: value for option, value in one.items() if option != 'ema'}
+            for option in options:
+                if option != 'momentum':
+                    raise ConfigError(f'{its_key}: unknown key {option!r}; expected ema=True and momentum.')
+            teachers[name] = EMATeacher(student, key=its_key, **options)
+        else:
+            teachers[name] = Teacher.from_config(one, its_key)
+    return teachers
+
+
+def named_teachers(cfg: Any) -> dict[str, Any]:
+    """The configs of the teachers in ``model.teacher`` by name; a single one's name is empty."""
+    several = isinstance(cfg, dict) and bool(cfg) and all(isinstance(one, dict) for one in cfg.values())
+    return dict(cfg) if several and not {'config', 'checkpoint', 'ema'} & set(cfg) else {'': cfg}
+
+
 def run_network(model: nn.Module, run: str, inputs: Tensor, samples: Any) -> Any:
     """Run a detector: ``'extract_feat'`` (backbone and neck), ``'tensor'`` (and heads), or ``'loss'``."""
     return model.extract_feat(inputs) if run == 'extract_feat' else model(inputs, samples, mode=run)
@@ -242,8 +336,8 @@ def load_into(model: nn.Module, source: str, key: str, strict: bool = True) -> N
     elif strict or len(fitting) == len(unexpected):
         raise CheckpointError(
             f'{key}: {source!r}{wrapper} does not fit {type(model).__name__}: {report}. Expected the weights of '
-            'exactly this architecture and number of classes; correct model.teacher.config, or set '
-            'model.teacher.strict=False.'
+            f'exactly this architecture and number of classes; correct {key.rpartition(".")[0]}.config, or set '
+            f'{key.rpartition(".")[0]}.strict=False.'
         )
     elif is_main_process():
         print_log(f'Loaded {source}{wrapper} into {type(model).__name__}, but: {report}.', 'current', level=30)
@@ -253,9 +347,8 @@ def _few(names: list[str], n: int = 3) -> str:
     return ', '.join(names[:n]) + (', …' if len(names) > n else '')
 
 
-def _model_config(config: Any) -> dict[str, Any]:
+def _model_config(config: Any, key: str) -> dict[str, Any]:
     """The ``model`` dict of a teacher given as name, path or dict."""
-    key = 'model.teacher.config'
     if isinstance(config, (str, Path)):
         from kd_det.engine.config import load_config  # it needs the runner, which this module does not
 

@@ -26,9 +26,11 @@ class Term(nn.Module):
 
     Args:
         name: The key in ``model.distill``; the term is logged as ``loss_<name>``.
-        cfg: The entry: ``student`` and ``teacher`` (taps), ``loss``, and optionally ``adapter``
-            (:class:`~kd_det.adapters.Align` if absent), ``inputs`` (argument name → student tap, for what the loss or
-            adapter needs besides), ``weight`` (1.0) and ``schedule`` (:class:`~kd_det.detectors.Schedule`).
+        cfg: The entry: ``student`` and ``teacher`` (a tap, or a list of taps that are one level each), ``loss``, and
+            optionally ``adapter`` (:class:`~kd_det.adapters.Align` if absent), ``inputs`` (argument name → tap, for
+            what the loss or adapter needs besides; ``'teacher:…'`` reads this term's teacher), ``weight`` (1.0) and
+            ``schedule`` (:class:`~kd_det.detectors.Schedule`). A tap in ``teacher`` may name its network:
+            ``'big:neck'`` one of several teachers, ``'student:backbone.layer4'`` the student itself.
 
     Raises:
         ConfigError: For unknown or missing keys, a wrong tap string, an unknown loss, adapter or option.
@@ -49,12 +51,14 @@ class Term(nn.Module):
                 raise ConfigError(
                     f'{self.key}: the key {key!r} is missing; expected dict(student=…, teacher=…, loss=…).'
                 )
-        self.student_tap = Tap.parse(cfg['student'], f'{self.key}.student')
-        self.teacher_tap = Tap.parse(cfg['teacher'], f'{self.key}.teacher')
+        #: What the pair is made of: one tap, or one for each level.
+        self.student_taps = _parse(cfg['student'], f'{self.key}.student')
+        self.teacher_taps = _parse(cfg['teacher'], f'{self.key}.teacher')
+        self.student_tap, self.teacher_tap = self.student_taps[0], self.teacher_taps[0]
+        self._check_owners()
         inputs = cfg.get('inputs') or {}
         if not isinstance(inputs, dict):
-            raise ConfigError(f'{self.key}.inputs: found {inputs!r}, expected a dict of argument name and student tap.')
-        self.input_taps = {arg: Tap.parse(tap, f'{self.key}.inputs.{arg}') for arg, tap in inputs.items()}
+            raise ConfigError(f'{self.key}.inputs: found {inputs!r}, expected a dict of argument name and tap.')
         self.weight = cfg.get('weight', 1.0)
         is_number = isinstance(self.weight, (int, float)) and not isinstance(self.weight, bool)
         if not is_number or not math.isfinite(self.weight):
@@ -78,12 +82,37 @@ class Term(nn.Module):
         if not isinstance(self.adapter, Adapter):
             raise ConfigError(f'{self.key}.adapter: {adapter_cfg["type"]!r} is no adapter.')
         self.adapter.student_tap = self.student_tap
+        inputs = {**self.adapter.inputs, **inputs}
+        self.input_taps = {arg: Tap.parse(tap, f'{self.key}.inputs.{arg}') for arg, tap in inputs.items()}
         self.losses = nn.ModuleList()
 
+    def _check_owners(self) -> None:
+        for tap in self.student_taps:
+            if tap.owner not in ('', 'student'):
+                raise ConfigError(f'{self.key}.student: {tap.text!r} is not in the student; drop {tap.owner + ":"!r}.')
+        owners = {tap.owner for tap in self.teacher_taps}
+        if len(owners) > 1:
+            raise ConfigError(
+                f'{self.key}.teacher: taps of {len(owners)} networks ({", ".join(sorted(owners))}); expected one '
+                'teacher for a term. Write one term for each.'
+            )
+
     @property
-    def student_taps(self) -> list[Tap]:
-        """All taps into the student."""
-        return [self.student_tap, *self.input_taps.values()]
+    def teacher_name(self) -> str:
+        """Whose taps ``teacher`` names: a teacher, ``'student'``, or empty for the only teacher."""
+        return '' if self.teacher_tap.owner == 'teacher' else self.teacher_tap.owner
+
+    def owner(self, tap: Tap) -> str:
+        """Whose tap this is, of the term's inputs: ``'student'``, a teacher's name, or empty for the only teacher."""
+        if tap.owner == 'teacher':
+            return self.teacher_name
+        return tap.owner or 'student'
+
+    def taps(self) -> list[tuple[str, Tap, str]]:
+        """All taps of the term: whose it is (see :meth:`owner`), the tap, the config key."""
+        found = [('student', tap, f'{self.key}.student') for tap in self.student_taps]
+        found += [(self.teacher_name, tap, f'{self.key}.teacher') for tap in self.teacher_taps]
+        return found + [(self.owner(tap), tap, f'{self.key}.inputs.{arg}') for arg, tap in self.input_taps.items()]
 
     def prepare(self, student: Any, teacher: Any, context: dict[str, Any]) -> list[Pair]:
         """Build adapter layers and losses from the readings of a dry forward.
@@ -103,12 +132,13 @@ class Term(nn.Module):
         with torch.no_grad():
             pairs = self._pairs(student, teacher, context)
         accepted = inspect.signature(self.loss_class.__init__).parameters
-        for pair in pairs:
-            cfg = dict(self.loss_cfg)
+        for index, pair in enumerate(pairs):
+            known = self.adapter.loss_options(index)
             for side, value in (('student', pair.student), ('teacher', pair.teacher)):
-                if f'{side}_channels' in accepted and f'{side}_channels' not in cfg:
-                    cfg[f'{side}_channels'] = _channels(value)
-            self.losses.append(_build(cfg, f'{self.key}.loss'))
+                if f'{side}_channels' in accepted:
+                    known.setdefault(f'{side}_channels', _channels(value))
+            known = {name: value for name, value in known.items() if name in accepted}
+            self.losses.append(_build({**known, **self.loss_cfg}, f'{self.key}.loss'))
         for arg, has_default in self.asked.items():
             if not has_default and not all(arg in {**context, **pair.extras} for pair in pairs):
                 offered = sorted({**context, **pairs[0].extras})
@@ -134,8 +164,8 @@ class Term(nn.Module):
             student: The student's reading.
             teacher: The teacher's reading.
             context: ``gt_bboxes`` (per image (n, 4), xyxy, pixels of the network's input), ``gt_labels`` (per image
-                (n,)), ``image_sizes`` (per image (h, w) without padding), ``batch_input_shape`` (h, w), and this
-                term's ``inputs``.
+                (n,)), ``image_sizes`` (per image (h, w) without padding), ``batch_input_shape`` (h, w),
+                ``data_samples``, and the readings of :attr:`input_taps`.
 
         Returns:
             ``loss_<name>``, or ``loss_<name>_<part>`` for each part of a loss that returns a dict.
@@ -194,6 +224,10 @@ def resolve(cfg: Any, key: str) -> type:
                     f'{", ".join(known) or "none"}.{did_you_mean(option, known)}'
                 )
     return cls
+
+
+def _parse(value: Any, key: str) -> list[Tap]:
+    return [Tap.parse(text, key) for text in (value if isinstance(value, (list, tuple)) and value else [value])]
 
 
 def _channels(value: Any) -> Any:

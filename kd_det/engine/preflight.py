@@ -11,6 +11,7 @@ from typing import Any
 from mmengine.config import Config
 
 from kd_det.checkpoint import check_file, checkpoint_kind, load_checkpoint_safely, type_name
+from kd_det.detectors.teacher import named_teachers
 from kd_det.errors import CheckpointError, ConfigError, DataError, did_you_mean
 
 
@@ -94,7 +95,6 @@ def check_model(cfg: Config) -> None:
         return
     for name, what in (
         ('student', 'the config of an mmdet detector'),
-        ('teacher', 'dict(config=<name, path or dict>, checkpoint=<path or URL>)'),
         ('distill', 'a dict of terms'),
     ):
         if not isinstance(model.get(name), dict) or not model[name]:
@@ -102,11 +102,18 @@ def check_model(cfg: Config) -> None:
                 f'model.{name}: {model.get(name)!r}; expected {what}.'
                 f'{did_you_mean(name, [k for k in model if k != name])}'
             )
-    if not model.teacher.get('config'):
+    teacher = model.get('teacher')
+    if teacher is not None and (not isinstance(teacher, dict) or not teacher):
         raise ConfigError(
-            f'model.teacher.config: {model.teacher.get("config")!r}; expected the name, path or dict of the '
-            f"teacher's mmdet config.{did_you_mean('config', [k for k in model.teacher])}"
+            f'model.teacher: {teacher!r}; expected dict(config=<name, path or dict>, checkpoint=<path or URL>).'
         )
+    for name, one in named_teachers(teacher).items():
+        if one is not None and not one.get('config') and not one.get('ema'):
+            key = f'model.teacher{"." * bool(name)}{name}.config'
+            raise ConfigError(
+                f"{key}: {one.get('config')!r}; expected the name, path or dict of the teacher's mmdet config."
+                f'{did_you_mean("config", [k for k in one])}'
+            )
     known = ('type', 'student', 'teacher', 'distill', 'inherit', 'task_weights', 'data_preprocessor', 'init_cfg')
     for key in model:
         if key not in (*known, '_scope_', 'train_cfg', 'test_cfg'):
@@ -121,9 +128,10 @@ def check_teacher_file(cfg: Config) -> None:
     """
     if type_name(cfg.model) != 'DistillDetector':
         return
-    source = cfg.model.teacher.get('checkpoint')
-    if isinstance(source, str) and '://' not in source:
-        check_file(Path(source).expanduser(), 'model.teacher.checkpoint')
+    for name, one in named_teachers(cfg.model.get('teacher')).items():
+        source = one.get('checkpoint') if isinstance(one, dict) else None
+        if isinstance(source, str) and '://' not in source:
+            check_file(Path(source).expanduser(), f'model.teacher{"." * bool(name)}{name}.checkpoint')
 
 
 def _check_classes(cfg: Config) -> None:
@@ -153,9 +161,17 @@ def _check_classes(cfg: Config) -> None:
 
 
 def _check_schedules(cfg: Config) -> None:
-    """Nothing moves a schedule without its hook: a term that begins late, or warms up, would stay off for ever."""
+    """Nothing moves a schedule or an average without its hook: a term that begins late would stay off for ever."""
     hooks = [*(cfg.get('custom_hooks') or []), *(cfg.get('default_hooks') or {}).values()]
-    if any(type_name(hook) == 'TermScheduleHook' for hook in hooks if isinstance(hook, dict)):
+    hooks = {type_name(hook) for hook in hooks if isinstance(hook, dict)}
+    if type_name(cfg.model) == 'DistillDetector' and 'EMATeacherHook' not in hooks:
+        for name, one in named_teachers(cfg.model.get('teacher')).items():
+            if isinstance(one, dict) and one.get('ema'):
+                raise ConfigError(
+                    f'custom_hooks: no EMATeacherHook in it, which model.teacher{"." * bool(name)}{name} with ema=True '
+                    "needs; expected dict(type='kd_det.EMATeacherHook') beside your own hooks."
+                )
+    if 'TermScheduleHook' in hooks:
         return
     for name, term in cfg.model.get('distill', {}).items() if type_name(cfg.model) == 'DistillDetector' else ():
         if isinstance(term, dict) and term.get('schedule'):

@@ -1,6 +1,7 @@
 """Hooks of the runner: one concern each."""
 
+from .ema_teacher import EMATeacherHook
 from .student_checkpoint import StudentCheckpointHook
 from .term_schedule import TermScheduleHook
 
-__all__ = ['StudentCheckpointHook', 'TermScheduleHook']
+__all__ = ['EMATeacherHook', 'StudentCheckpointHook', 'TermScheduleHook']

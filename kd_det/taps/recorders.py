@@ -23,7 +23,6 @@ from mmrazor.models.task_modules.recorder import (  # noqa: E402
 )
 from mmrazor.models.task_modules.recorder.base_recorder import BaseRecorder  # noqa: E402
 
-
 #: Activations outside ``torch.nn`` that detectors use.
 _OTHER_ACTIVATIONS = ('Clamp', 'Clip', 'DyReLU', 'GELU', 'HSigmoid', 'HSwish', 'Swish', 'MemoryEfficientSwish')
 

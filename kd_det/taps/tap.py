@@ -28,7 +28,9 @@ from torch import Tensor, nn
 
 from kd_det.errors import ConfigError, did_you_mean
 
-_GRAMMAR = re.compile(r'^(?:(?P<owner>\w+):)?(?P<path>\w+(?:\.\w+)*)(?P<kind>\(\)|@in|@pre)?(?P<index>(?:\[[^\[\]]*\])*)$')
+_GRAMMAR = re.compile(
+    r'^(?:(?P<owner>\w+):)?(?P<path>\w+(?:\.\w+)*)(?P<kind>\(\)|@in|@pre)?(?P<index>(?:\[[^\[\]]*\])*)$'
+)
 _INDEX = re.compile(r'\[([^\[\]]*)\]')
 
 
@@ -71,7 +73,10 @@ class Tap:
         Raises:
             ConfigError: If it is no tap string.
         """
-        expected = "expected such as 'neck', 'neck[1:4]', 'bbox_head[0]', 'bbox_head.get_targets()', 'module@in[1]', 'module@pre'."
+        expected = (
+            "expected such as 'neck', 'neck[1:4]', 'bbox_head[0]', 'bbox_head.get_targets()', 'module@in[1]', "
+            "'module@pre'."
+        )
         match = _GRAMMAR.match(text.strip()) if isinstance(text, str) else None
         try:
             index = tuple(_parse_index(part) for part in _INDEX.findall(match['index'])) if match else ()

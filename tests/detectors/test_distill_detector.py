@@ -219,7 +219,7 @@ def test_an_ema_copy_shares_the_teacher(module_model):
     inside = ema.module
     assert inside.teacher is module_model.teacher
     guests = {id(m) for m in inside.teacher.model.modules()}
-    assert {id(r._module) for r in inside._teacher_taps.recorders.values()} <= guests
+    assert {id(r._module) for r in inside._teacher_taps[''].recorders.values()} <= guests
     own = {id(m) for m in inside.modules()}
     assert {id(r._module) for r in inside._student_taps.recorders.values()} <= own
     assert not any('teacher' in key for key in ema.state_dict())
@@ -285,7 +285,7 @@ def test_readings_are_freed_after_a_step_that_failed(module_model, monkeypatch):
     monkeypatch.setattr(model.student.bbox_head, 'loss', fail)
     with pytest.raises(RuntimeError, match='no loss today'):
         model.loss(*batch(model))
-    assert not any(model._student_taps.counts().values()) and not any(model._teacher_taps.counts().values())
+    assert not any(model._student_taps.counts().values()) and not any(model._teacher_taps[''].counts().values())
 
 
 # ---------------------------------------------------------------------------------------------------------- checkpoints
@@ -308,8 +308,8 @@ def test_a_checkpoint_brings_back_the_same_next_step():
 
     ours, optimiser = fresh(0)
     theirs, other = fresh(9)
-    theirs.teacher = ours.teacher  # random weights: the same teacher for both
-    theirs._teacher_taps, theirs._roi_terms = ours._teacher_taps, ours._roi_terms
+    theirs.teachers = ours.teachers  # random weights: the same teacher for both
+    theirs._teacher_taps, theirs._second = ours._teacher_taps, ours._second
     steps(ours, optimiser, 2)
     file = io.BytesIO()
     torch.save(dict(model=ours.state_dict(), optimiser=optimiser.state_dict()), file)

@@ -106,15 +106,15 @@ def test_dropout_and_drop_path_of_the_teacher_are_off():
     images, samples = batch(model)
     seen = []
     layer.drop.register_forward_hook(lambda m, i, o: seen.append((i[0].clone(), o.clone())))
-    model.teacher.observe(images, samples, model._teacher_taps)
+    model.teacher.observe(images, samples, model._teacher_taps[''])
     assert torch.equal(*seen[0]) and not layer.drop.training
 
 
 def test_its_readings_have_no_graph():
     model = distiller(retina(), retina(), dict(a=cwd()))
     images, samples = batch(model)
-    model.teacher.observe(images, samples, model._teacher_taps)
-    for level in model._teacher_taps.read(model.terms[0].teacher_tap):
+    model.teacher.observe(images, samples, model._teacher_taps[''])
+    for level in model._teacher_taps[''].read(model.terms[0].teacher_tap):
         assert not level.requires_grad and level.grad_fn is None
 
 
