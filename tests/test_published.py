@@ -92,7 +92,7 @@ def test_settings(name):
     cfg, row = load(name), ROWS[name]
     assert cfg.model.type == 'kd_det.DistillDetector'
     assert cfg.train_cfg.max_epochs == int(row['epochs'])
-    assert cfg.optim_wrapper.optimizer.type == 'SGD'
+    assert cfg.optim_wrapper.optimizer.type == (row['optimizer'] or 'SGD')
     assert cfg.optim_wrapper.optimizer.lr == float(row['lr'])
     assert cfg.train_dataloader.batch_size * int(row['gpus']) == int(row['batch']) == cfg.auto_scale_lr.base_batch_size
     clip = cfg.optim_wrapper.get('clip_grad')
@@ -111,11 +111,10 @@ def test_constants(name):
     for key, expected in table.items():
         value = terms
         for part in key.split('.'):
-            value = value[part]
+            value = value[int(part)] if isinstance(value, (list, tuple)) else value[part]
         assert (value == expected) if isinstance(value, str) else (value == float(expected)), key
     neutral = dict(T=1.0, pos_weight=1.0, reg_m=0.0)  # the paper's plain case
     for term, spec in terms.items():
-        assert spec.student == spec.teacher
         numbers = [f'{term}.loss.{k}' for k, v in spec.loss.items() if type(v) in (int, float) and neutral.get(k) != v]
         numbers += [f'{term}.weight'] if 'weight' in spec else []
         assert set(numbers) <= set(table)
