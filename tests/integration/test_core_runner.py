@@ -11,6 +11,8 @@ from mmengine.runner import Runner
 from tiny_models import backbone, build, cwd, distiller, raw_batch, retina
 from torch.utils.data import DataLoader
 
+from kd_det.registry import MODELS
+
 MGD = dict(student='neck', teacher='neck', loss=dict(type='kd_det.MGDLoss', alpha_mgd=1e-3))
 
 
@@ -99,6 +101,39 @@ def test_ema_averages_the_student_and_no_teacher(tmp_path):
         by_hand = step if step is one[f'module.{name}'] else by_hand * 0.5 + step * 0.5  # the first step copies
     torch.testing.assert_close(averaged[name], by_hand)
     assert not any('teacher' in k for k in [*averaged, *plain])
+
+
+def test_a_mean_teacher_is_kept_apart_and_comes_back(tmp_path):
+    """Interrupted and resumed, student and average end where an uninterrupted run leaves them."""
+
+    def model():
+        torch.manual_seed(0)
+        wrapper = MODELS.build(
+            dict(
+                type='kd_det.DistillDetector', student=retina(backbone=backbone(norm_eval=False)),
+                teacher=dict(ema=True, momentum=0.1), distill=dict(a=cwd()),
+            )
+        )  # fmt: skip
+        wrapper.init_weights()
+        return wrapper
+
+    hooks = dict(custom_hooks=[dict(type='kd_det.EMATeacherHook')])
+    whole = make(tmp_path / 'whole', 4, model(), **hooks)
+    whole.train()
+    make(tmp_path / 'parts', 2, model(), **hooks).train()
+    resumed = make(tmp_path / 'parts', 4, model(), resume=True, **hooks)
+    resumed.train()
+    ours, theirs = (run.model.teacher.averaged.state_dict() for run in (resumed, whole))
+    assert int(theirs['steps']) == 5  # the copy at the start, then one move a step
+    for name, value in theirs.items():
+        assert torch.equal(ours[name], value), name
+    for name, value in weights(whole).items():
+        assert torch.equal(weights(resumed)[name], value), name
+    key = 'backbone.conv1.weight'
+    assert not torch.equal(theirs[f'module.{key}'], weights(whole)[f'student.{key}'])
+    saved = torch.load(tmp_path / 'parts' / 'iter_4.pth', weights_only=False)
+    assert {k.split('.')[0] for k in saved['state_dict']} == {'student'}
+    assert set(saved['ema_teachers']) == {'model.teacher'}
 
 
 def test_accumulated_gradients_are_those_of_one_big_step(tmp_path):
