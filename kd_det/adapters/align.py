@@ -79,6 +79,9 @@ class Align(Adapter):
             self.notes.append(', '.join(note) or '-')
         self.convs = nn.ModuleList(convs)
 
+    def loss_options(self, index: int) -> dict[str, Any]:
+        return dict(level=index)
+
     def forward(self, student: Any, teacher: Any, context: dict[str, Any]) -> list[Pair]:
         ours, theirs = levels_of(student), levels_of(teacher)
         if not len(ours) == len(theirs) == len(self.convs):

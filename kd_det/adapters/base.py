@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +54,8 @@ class Adapter(nn.Module):
     notes: list[str]
     #: The term's tap into the student; set by the term.
     student_tap: Tap | None = None
+    #: The term's taps into the teacher, one or one for each level; set by the term.
+    teacher_taps: Sequence[Tap] = ()
     #: The two whole detectors; set by :meth:`bind`.
     student_net: Guest
     teacher_net: Guest

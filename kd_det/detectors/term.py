@@ -81,7 +81,7 @@ class Term(nn.Module):
         self.adapter: Adapter = _build(adapter_cfg, f'{self.key}.adapter')
         if not isinstance(self.adapter, Adapter):
             raise ConfigError(f'{self.key}.adapter: {adapter_cfg["type"]!r} is no adapter.')
-        self.adapter.student_tap = self.student_tap
+        self.adapter.student_tap, self.adapter.teacher_taps = self.student_tap, self.teacher_taps
         inputs = {**self.adapter.inputs, **inputs}
         self.input_taps = {arg: Tap.parse(tap, f'{self.key}.inputs.{arg}') for arg, tap in inputs.items()}
         self.losses = nn.ModuleList()
