@@ -1,63 +1,19 @@
-"""Losses, one file per paper: tensors in, one scalar out."""
+"""Losses: one file per paper, one class per method. Tensors in, one scalar out, no detector known.
 
-from .ab import ABLoss
-from .at import ATLoss
-from .cc import CCLoss
-from .chen import MultiBoxKDLoss, SoftTargetLoss, TeacherBoundedL2Loss
-from .crd import CRDLoss
-from .crosskd import QFLKDLoss
-from .cwd import CWDLoss
-from .dist import DISTLoss
-from .dkd import DKDLoss
-from .fbkd import FBKDLoss
-from .fgd import FGDLoss
-from .fitnet import FitNetLoss
-from .fsp import FSPLoss
-from .ft import FTLoss
-from .ickd import ICKDLoss
-from .kd import KDLoss
-from .ld import LDLoss
-from .mgd import MGDLoss
-from .nst import NSTLoss
-from .ofa import OFALoss
-from .ofd import OFDLoss
-from .pkd import PKDLoss
-from .pkt import PKTLoss
-from .reviewkd import ReviewKDLoss
-from .rkd import RKDLoss
-from .sdd import SDDLoss
-from .sp import SPLoss
-from .vid import VIDLoss
+Every file of this folder is imported and its registered ``…Loss`` classes are offered here, so that a new method is one
+new file.
+"""
 
-__all__ = [
-    'ABLoss',
-    'ATLoss',
-    'CCLoss',
-    'CRDLoss',
-    'CWDLoss',
-    'DISTLoss',
-    'DKDLoss',
-    'FBKDLoss',
-    'FGDLoss',
-    'FSPLoss',
-    'FTLoss',
-    'FitNetLoss',
-    'ICKDLoss',
-    'KDLoss',
-    'LDLoss',
-    'MGDLoss',
-    'MultiBoxKDLoss',
-    'NSTLoss',
-    'OFALoss',
-    'OFDLoss',
-    'PKDLoss',
-    'PKTLoss',
-    'QFLKDLoss',
-    'RKDLoss',
-    'ReviewKDLoss',
-    'SDDLoss',
-    'SPLoss',
-    'SoftTargetLoss',
-    'TeacherBoundedL2Loss',
-    'VIDLoss',
-]
+import importlib
+import pkgutil
+
+from kd_det.registry import MODELS
+
+for _file in pkgutil.iter_modules(__path__, f'{__name__}.'):
+    if not _file.name.rpartition('.')[2].startswith('_'):
+        importlib.import_module(_file.name)
+
+__all__ = sorted(
+    name for name, found in MODELS.module_dict.items() if found.__module__.startswith(__name__) and name[-4:] == 'Loss'
+)
+globals().update({name: MODELS.module_dict[name] for name in __all__})
