@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kd_det.errors import ConfigError
 from kd_det.registry import MODELS
-from kd_det.taps import levels_of
+from kd_det.taps import Tap, levels_of
 
 from .base import Adapter, Pair
 
@@ -76,6 +76,24 @@ def flatten_anchors(levels: list[Tensor], sizes: list[int], key: str) -> Tensor:
     return torch.cat(rows, dim=1)
 
 
+def paired_levels(student: Any, teacher: Any, key: str) -> tuple[list[Tensor], list[Tensor]]:
+    """The levels of two heads.
+
+    Raises:
+        ConfigError: If they have not as many.
+    """
+    ours, theirs = levels_of(student, f'{key}.student'), levels_of(teacher, f'{key}.teacher')
+    if len(ours) != len(theirs):
+        raise ConfigError(f'{key}: the heads have {len(ours)} and {len(theirs)} levels; expected as many.')
+    return ours, theirs
+
+
+def second_stage(tap: Tap | None) -> str:
+    """The path of the box head that a tap reads: ``'roi_head.bbox_head'``, or a stage of a cascade, or the only one."""
+    parts = tap.path.split('.') if tap is not None else []
+    return '.'.join(['roi_head', 'bbox_head', *(part for part in parts[2:3] if part.isdigit())])
+
+
 def check_same(student: Tensor, teacher: Tensor, what: str, key: str) -> None:
     """Refuse rows of another layout.
 
@@ -118,11 +136,16 @@ def _code(coder: Any) -> str:
 class AnchorRows(Adapter):
     """A dense anchor head (RetinaNet, RPN, SSD) as one row per anchor, with the student's own targets.
 
-    The term's taps read class scores (``bbox_head[0]``) or box regressions (``bbox_head[1]``) and its ``inputs`` the
-    targets: ``inputs=dict(targets='bbox_head.get_targets()')``. The pair has rows (B·P, K) or (B·P, 4) and the extras
+    The term's taps read class scores (``bbox_head[0]``) or box regressions (``bbox_head[1]``); the targets of the
+    student's head are read by themselves. The pair has rows (B·P, K) or (B·P, 4) and the extras
     ``labels``, ``label_weights`` (B·P,), ``bbox_targets``, ``bbox_weights`` (B·P, 4), ``avg_factor`` (what the head
     divides its own losses by).
     """
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """The student's targets."""
+        return dict(targets=f'{self.student_tap.path.split(".")[0]}.get_targets()')
 
     def check_modules(self, student: nn.Module, teacher: nn.Module, key: str) -> None:
         if self.reads_boxes:
@@ -139,11 +162,9 @@ class AnchorRows(Adapter):
         key = getattr(self, 'key', 'distill')
         targets = anchor_targets(context.get('targets'), key)
         sizes = targets.pop('sizes')
-        ours, theirs = levels_of(student, f'{key}.student'), levels_of(teacher, f'{key}.teacher')
+        ours, theirs = paired_levels(student, teacher, key)
         for level, (s, t) in enumerate(zip(ours, theirs)):
             check_same(s, t, f'level {level} of the heads', key)
-        if len(ours) != len(theirs):
-            raise ConfigError(f'{key}: the heads have {len(ours)} and {len(theirs)} levels; expected as many.')
         rows = [flatten_anchors(levels, sizes, key).flatten(0, 1) for levels in (ours, theirs)]
         extras = {name: targets[name].flatten(0, 1) for name in _NAMES}
         return [Pair(*rows, dict(extras, avg_factor=targets['avg_factor']))]
@@ -154,11 +175,16 @@ class RoIRows(Adapter):
     """A second stage as one row per RoI: both networks on the student's sampled RoIs.
 
     The term's taps read ``roi_head.bbox_head[0]`` (class scores, background last) or ``roi_head.bbox_head[1]`` (box
-    regressions) and its ``inputs`` the targets: ``inputs=dict(targets='roi_head.bbox_head.get_targets()')``. The pair
-    has rows (N, K + 1), or (N, 4) with the deltas of each RoI's own class picked out of a class-wise head, and the
-    extras ``labels``, ``label_weights`` (N,), ``bbox_targets``, ``bbox_weights`` (N, 4) and ``avg_factor``: as in
-    mmdet, all rows for boxes, the rows with weight for scores.
+    regressions), of a cascade those of one stage (``roi_head.bbox_head.0[0]``); the targets of that stage of the
+    student are read by themselves. The pair has rows (N, K + 1), or (N, 4) with the deltas of each RoI's own class
+    picked out of a class-wise head, and the extras ``labels``, ``label_weights`` (N,), ``bbox_targets``,
+    ``bbox_weights`` (N, 4) and ``avg_factor``: as in mmdet, all rows for boxes, the rows with weight for scores.
     """
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """The student's targets, of the same stage of a cascade."""
+        return dict(targets=f'{second_stage(self.student_tap)}.get_targets()')
 
     def check_modules(self, student: nn.Module, teacher: nn.Module, key: str) -> None:
         if self.reads_boxes:

@@ -21,7 +21,7 @@ from kd_det.losses._functional import map_tensors
 from kd_det.registry import MODELS
 from kd_det.taps import Tap, TapSet
 
-from .plan import PROBE_SIZES, Plan, probe_batch, raise_together, untouched
+from .plan import PROBES, Plan, probe_batch, raise_together, untouched
 from .teacher import Teacher, make_teachers, probe_network
 from .term import Term, is_default_align
 
@@ -255,9 +255,10 @@ class DistillDetector(BaseDetector):
     def _make_plan(self) -> Plan:
         """One dry forward of all networks; see :mod:`kd_det.detectors.plan`."""
         device = next(self.student.parameters()).device
+        failure: Exception | None = None
         with untouched(self.student, *(teacher.model for teacher in self.teachers.values())):
-            for size in PROBE_SIZES:
-                inputs, samples = probe_batch(size, device)
+            for size, masks in PROBES:
+                inputs, samples = probe_batch(size, device, masks)
                 try:
                     self._student_taps.watch_versions()
                     probe_network(self.student, inputs, samples, self._student_taps, 'student')
@@ -271,11 +272,12 @@ class DistillDetector(BaseDetector):
                 except ConfigError:
                     raise
                 except Exception as error:
-                    if size == PROBE_SIZES[-1]:
+                    failure = error if masks else failure
+                    if (size, masks) == PROBES[-1]:
                         raise ConfigError(
                             'model: the dry forward of student and teacher failed with '
-                            f'{type(error).__name__}: {error}. Check model.student and model.teacher.config.'
-                        ) from error
+                            f'{type(failure).__name__}: {failure}. Check model.student and model.teacher.config.'
+                        ) from failure
             plan = Plan(size)
             errors = self._mode_errors(inputs, samples)
             context = self._context(inputs, samples)

@@ -20,8 +20,9 @@ from kd_det.taps import levels_of
 
 from .term import is_default_align
 
-#: Sizes (h, w) of the dry forward, tried in order: small, and as large as SSD512 needs.
-PROBE_SIZES = ((128, 192), (320, 320), (512, 512))
+#: Sizes (h, w) of the dry forward, tried in order: small, and as large as SSD512 needs; with instance masks, and
+#: without, as RTMDet takes them where they are but does not know those of a data loader.
+PROBES = tuple((size, masks) for size in ((128, 192), (320, 320), (512, 512)) for masks in (True, False))
 
 
 @dataclass
@@ -119,8 +120,8 @@ def untouched(*networks: nn.Module) -> Iterator[None]:
         np.random.set_state(numpy)
 
 
-def probe_batch(size: tuple[int, int], device: torch.device) -> tuple[Tensor, list[DetDataSample]]:
-    """A batch for the dry forward: one normalised image with two boxes."""
+def probe_batch(size: tuple[int, int], device: torch.device, masks: bool = True) -> tuple[Tensor, list[DetDataSample]]:
+    """A batch for the dry forward: one normalised image with two boxes, and their masks."""
     height, width = size
     boxes = torch.tensor([[0.1, 0.1, 0.5, 0.6], [0.3, 0.4, 0.9, 0.9]], device=device)
     sample = DetDataSample(
@@ -128,13 +129,14 @@ def probe_batch(size: tuple[int, int], device: torch.device) -> tuple[Tensor, li
             img_id=0, img_shape=size, ori_shape=size, pad_shape=size, batch_input_shape=size, scale_factor=(1.0, 1.0)
         )
     )
-    masks = np.zeros((2, height, width), np.uint8)
-    masks[:, height // 3 : height // 2, width // 3 : width // 2] = 1
     sample.gt_instances = InstanceData(
         bboxes=boxes * boxes.new_tensor([width, height, width, height]),
         labels=torch.zeros(2, dtype=torch.long, device=device),
-        masks=BitmapMasks(masks, height, width),
     )
+    if masks:
+        bitmaps = np.zeros((2, height, width), np.uint8)
+        bitmaps[:, height // 3 : height // 2, width // 3 : width // 2] = 1
+        sample.gt_instances.masks = BitmapMasks(bitmaps, height, width)
     sample.ignored_instances = InstanceData(
         bboxes=boxes.new_zeros(0, 4), labels=torch.zeros(0, dtype=torch.long, device=device)
     )

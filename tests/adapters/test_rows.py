@@ -160,7 +160,10 @@ def test_multibox_without_the_heads_own_losses_trains_every_weight():
 @pytest.mark.parametrize(
     'term, says',
     [
-        (dict(adapter=dict(type='kd_det.AnchorRows')), r'distill.a.inputs.targets: expected inputs=dict\(targets='),
+        (
+            dict(adapter=dict(type='kd_det.AnchorRows'), inputs=dict(targets='bbox_head')),
+            r'distill.a.inputs.targets: expected inputs=dict\(targets=',
+        ),
         (dict(adapter=dict(type='kd_det.MultiBox'), inputs=TARGETS), 'distill.a.student: expected the whole head'),
         (dict(adapter=dict(type='kd_det.RoIRows'), inputs=TARGETS), 'get_targets.*of a second stage.*found tuple'),
     ],
@@ -270,3 +273,24 @@ def test_helpers_reach_mmdets_order():
     model.roi_head.bbox_roi_extractor.register_forward_pre_hook(lambda m, i: rois.append(i[1]))
     model.loss(inputs, samples)
     assert torch.equal(rois[0][:, 0], bbox2roi([torch.zeros(16, 4), torch.zeros(16, 4)])[:, 0])
+
+
+def test_targets_are_read_from_the_stage_that_is_tapped(seen):
+    """Without ``inputs`` the student's own targets are read, of a cascade those of the tapped stage."""
+    roi = dict(adapter=dict(type='kd_det.RoIRows'), loss=seen)
+    taps = ['roi_head.bbox_head.0[0]', 'roi_head.bbox_head.1[0]']
+    terms = {f'kd_{i}': dict(student=tap, teacher=tap, **roi) for i, tap in enumerate(taps)}
+    model = distiller(cascade(), cascade(), terms)
+    calls = []
+    for head in model.student.roi_head.bbox_head:
+        original = head.get_targets
+        head.get_targets = lambda *args, original=original, **kwargs: (
+            calls.append(original(*args, **kwargs)) or calls[-1]
+        )
+    _, got, _, _ = step(model)
+    assert len(calls) == 2
+    for targets, rows in zip(calls, got):
+        assert torch.equal(rows['labels'], targets[0]) and torch.equal(rows['bbox_targets'], targets[2])
+    anchor = dict(student='bbox_head[0]', teacher='bbox_head[0]', adapter=dict(type='kd_det.AnchorRows'), loss=seen)
+    term = distiller(retina(), retina(), dict(a=anchor)).terms[0]
+    assert {name: tap.text for name, tap in term.input_taps.items()} == TARGETS
