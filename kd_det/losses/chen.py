@@ -13,6 +13,7 @@ from kd_det.errors import ConfigError, did_you_mean
 from kd_det.registry import MODELS
 
 from ._functional import binary_kl, full_precision, normaliser, shape_of, softmax_kl
+from .temperature import make_temperature, standardise, temperature_of
 
 
 def _choice(loss: str, key: str, value: object, choices: tuple) -> None:
@@ -83,11 +84,12 @@ class SoftTargetLoss(nn.Module):
         form: 'kl' or 'ce'.
         eps: Added to both probabilities of a soft-max head; 0 works on log-soft-max.
         loss_weight: Factor of the whole.
+        standardize: Standardise the logits of each row first; for K > 2.
     """
 
     def __init__(
         self,
-        T: float = 1.0,
+        T: float | dict | nn.Module = 1.0,
         use_sigmoid: bool = False,
         pos_weight: float = 1.0,
         neg_weight: float = 1.5,
@@ -95,13 +97,13 @@ class SoftTargetLoss(nn.Module):
         form: str = 'kl',
         eps: float = 0.0,
         loss_weight: float = 1.0,
+        standardize: bool = False,
     ) -> None:
         super().__init__()
         _choice('SoftTargetLoss', 'background', background, ('last', 'first', None))
         _choice('SoftTargetLoss', 'form', form, ('kl', 'ce'))
-        if not T > 0:
-            raise ConfigError(f'SoftTargetLoss: T={T!r}, expected a temperature above 0.')
-        self.T, self.use_sigmoid = T, use_sigmoid
+        self.T = make_temperature('SoftTargetLoss', 'T', T)
+        self.use_sigmoid, self.standardize = use_sigmoid, standardize
         self.pos_weight, self.neg_weight, self.background = pos_weight, neg_weight, background
         self.form, self.eps, self.loss_weight = form, eps, loss_weight
 
@@ -130,11 +132,14 @@ class SoftTargetLoss(nn.Module):
             ValueError: If shapes do not fit.
         """
         _check_rows('SoftTargetLoss', student, teacher, labels=labels, label_weights=label_weights)
+        T = temperature_of(self.T)
+        if self.standardize:
+            student, teacher = standardise(student), standardise(teacher)
         if self.use_sigmoid:
-            rows = binary_kl(student, teacher, self.T, self.form).sum(1)
+            rows = binary_kl(student, teacher, T, self.form).sum(1)
         else:
             weights = _class_weights(student, self.background, self.pos_weight, self.neg_weight)
-            rows = softmax_kl(student, teacher, self.T, weights, self.form, self.eps)
+            rows = softmax_kl(student, teacher, T, weights, self.form, self.eps)
         row_weights = None if label_weights is None else label_weights.to(rows.dtype)
         number: Tensor | float = student.shape[0]
         if labels is not None:
@@ -152,7 +157,7 @@ class SoftTargetLoss(nn.Module):
                 row_weights = row_weights * role_weights
         if row_weights is not None:
             rows = rows * row_weights
-        return self.loss_weight * self.T**2 * rows.sum() / normaliser(avg_factor, number)
+        return self.loss_weight * T**2 * rows.sum() / normaliser(avg_factor, number)
 
     def _is_foreground(self, labels: Tensor, columns: int) -> Tensor:
         """Which rows hold an object, shape (N,)."""
@@ -287,13 +292,14 @@ class MultiBoxKDLoss(nn.Module):
         conf_weight: Factor of ``conf``.
         l2_weight: Factor of ``l2``.
         loc_weight: Factor of ``loc``.
+        standardize: Standardise the logits of each prior first, in ``soft`` alone; for K > 2.
     """
 
     def __init__(
         self,
         neg_w: float = 1.5,
         pos_w: float = 1.0,
-        Temp: float = 1.0,
+        Temp: float | dict | nn.Module = 1.0,
         reg_m: float = 0.0,
         negpos_ratio: float = 3,
         negatives_for_hard: int = 100,
@@ -303,12 +309,12 @@ class MultiBoxKDLoss(nn.Module):
         conf_weight: float = 0.7,
         l2_weight: float = 0.5,
         loc_weight: float = 1.0,
+        standardize: bool = False,
     ) -> None:
         super().__init__()
         _choice('MultiBoxKDLoss', 'background', background, ('last', 'first'))
-        if not Temp > 0:
-            raise ConfigError(f'MultiBoxKDLoss: Temp={Temp!r}, expected a temperature above 0.')
-        self.neg_w, self.pos_w, self.Temp, self.reg_m, self.eps = neg_w, pos_w, Temp, reg_m, eps
+        self.Temp = make_temperature('MultiBoxKDLoss', 'Temp', Temp)
+        self.neg_w, self.pos_w, self.reg_m, self.eps, self.standardize = neg_w, pos_w, reg_m, eps, standardize
         self.negpos_ratio, self.negatives_for_hard, self.background = negpos_ratio, negatives_for_hard, background
         self.soft_weight, self.conf_weight = soft_weight, conf_weight
         self.l2_weight, self.loc_weight = l2_weight, loc_weight
@@ -345,10 +351,12 @@ class MultiBoxKDLoss(nn.Module):
         positive, selected = self.mine(entropy, conf_t, conf.shape[2], used)
         number = positive.sum().clamp(min=1)
         columns = _class_weights(conf, self.background, self.pos_w, self.neg_w)
-        soft = softmax_kl(conf, teacher['conf'], self.Temp, columns, 'kl', self.eps)
+        T = temperature_of(self.Temp)
+        logits = [standardise(x) if self.standardize else x for x in (conf, teacher['conf'])]
+        soft = softmax_kl(*logits, T, columns, 'kl', self.eps)
         target = torch.where(positive[..., None], loc_t, loc.detach())
         return dict(
-            soft=self.soft_weight * self.Temp**2 * (soft * selected).sum() / number,
+            soft=self.soft_weight * T**2 * (soft * selected).sum() / number,
             conf=self.conf_weight * (entropy * selected).sum() / number,
             l2=self.l2_weight * bounded_l2(loc, teacher['loc'], loc_t, positive, self.reg_m).sum() / number,
             loc=self.loc_weight * F.smooth_l1_loss(loc, target, reduction='sum') / number,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from kd_det.registry import MODELS
 
 from ._functional import check_maps, full_precision, padding_mask
+from .temperature import make_temperature, standardise, temperature_of
 
 
 @MODELS.register_module()
@@ -26,6 +27,9 @@ class CWDLoss(nn.Module):
     border takes probability away from the objects. In a batch without padding, or without sizes, this is the published
     formula.
 
+    ``standardize`` puts z-scores over the positions of each channel in the place of the map;
+    ``tau=dict(type='kd_det.CurriculumTemperature')`` learns tau.
+
     Reference: Shu et al., "Channel-wise Knowledge Distillation for Dense Prediction", ICCV 2021, arXiv 2011.13256.
 
     Extra memory: about four maps of B x C x H x W, two of them kept for the backward pass.
@@ -39,13 +43,21 @@ class CWDLoss(nn.Module):
         tau: Temperature.
         loss_weight: Factor of the whole.
         mask_padding: Leave out padded cells where the sizes are known.
+        standardize: Standardise each channel over its positions first (without the padding that is left out).
     """
 
     same_channels = True
 
-    def __init__(self, tau: float = 1.0, loss_weight: float = 1.0, mask_padding: bool = True) -> None:
+    def __init__(
+        self,
+        tau: float | dict | nn.Module = 1.0,
+        loss_weight: float = 1.0,
+        mask_padding: bool = True,
+        standardize: bool = False,
+    ) -> None:
         super().__init__()
-        self.tau, self.loss_weight, self.mask_padding = tau, loss_weight, mask_padding
+        self.tau = make_temperature('CWDLoss', 'tau', tau)
+        self.loss_weight, self.mask_padding, self.standardize = loss_weight, mask_padding, standardize
 
     @full_precision
     def forward(
@@ -78,12 +90,17 @@ class CWDLoss(nn.Module):
                     f'CWDLoss: image_sizes must hold (h, w) for each of {batch} images, found {len(image_sizes)}.'
                 )
             padding = padding_mask(image_sizes, batch_input_shape, tuple(map_size), student.device)
-        student, teacher = student.flatten(2) / self.tau, teacher.flatten(2) / self.tau
         if padding is not None:
             padding = padding.flatten(1)[:, None]
+        student, teacher = student.flatten(2), teacher.flatten(2)
+        if self.standardize:
+            student, teacher = (standardise(x, ignored=padding) for x in (student, teacher))
+        tau = temperature_of(self.tau)
+        student, teacher = student / tau, teacher / tau
+        if padding is not None:
             student, teacher = student.masked_fill(padding, -float('inf')), teacher.masked_fill(padding, -float('inf'))
         log_s, p_t = F.log_softmax(student, dim=2), F.softmax(teacher, dim=2)
         if padding is not None:
             log_s = log_s.masked_fill(padding, 0)  # p_t is 0 there, and 0 times minus infinity is no number
         divergence = F.kl_div(log_s, p_t, reduction='sum')
-        return self.loss_weight * self.tau**2 * divergence / (batch * channels)
+        return self.loss_weight * tau**2 * divergence / (batch * channels)

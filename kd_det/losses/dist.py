@@ -22,8 +22,9 @@ class DISTLoss(nn.Module):
 
         \rho(a, b) = \frac{a' \cdot b'}{|a'| |b'| + 10^{-8}}, \quad a' = a - \bar a
 
-    P and Q are the student's and the teacher's soft-max of ``z / tau``, N x K: the first term compares each row (what
-    this instance looks like), the second each column (which instances look like this class).
+    P and Q are the student's and the teacher's soft-max of ``z / tau``, or sigmoid (``use_sigmoid``), N x K: the first
+    term compares each row (what this instance looks like), the second each column (which instances look like this
+    class).
 
     The rows have to be instances: RoIs or positive anchors. With one or two classes the first term has no gradient
     (centred pairs of numbers are always collinear), so use ``beta=0``; with a few rows the second is noise. Fewer than
@@ -47,6 +48,7 @@ class DISTLoss(nn.Module):
         foreground_only: Leave out rows labelled with the last column, MMDetection's background of soft-max heads.
         eps: Added to the product of the norms.
         loss_weight: Factor of the whole.
+        use_sigmoid: The heads use a sigmoid per class instead of a soft-max.
     """
 
     same_channels = True
@@ -60,10 +62,11 @@ class DISTLoss(nn.Module):
         foreground_only: bool = False,
         eps: float = 1e-8,
         loss_weight: float = 1.0,
+        use_sigmoid: bool = False,
     ) -> None:
         super().__init__()
         self.tau = make_temperature('DISTLoss', 'tau', tau)
-        self.beta, self.gamma, self.eps = beta, gamma, eps
+        self.beta, self.gamma, self.eps, self.use_sigmoid = beta, gamma, eps, use_sigmoid
         self.standardize, self.foreground_only, self.loss_weight = standardize, foreground_only, loss_weight
 
     @full_precision
@@ -103,7 +106,7 @@ class DISTLoss(nn.Module):
             return zero, zero
         if self.standardize:
             student, teacher = standardise(student), standardise(teacher)
-        p, q = (student / tau).softmax(1), (teacher / tau).softmax(1)
+        p, q = (x.sigmoid() if self.use_sigmoid else x.softmax(1) for x in (student / tau, teacher / tau))
         if weights is None:
             weights = torch.ones_like(p[:, 0])
         number = weights.sum()

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from kd_det.registry import MODELS
 
 from ._functional import full_precision, shape_of, softmax_kl
+from .temperature import make_temperature, standardise, temperature_of
 
 
 @MODELS.register_module()
@@ -22,9 +23,9 @@ class LDLoss(nn.Module):
         L_{kd} = w_{kd} \, \mathrm{mean}_{i \in \text{positive}} \, \frac{T_{kd}^2}{K} \, \mathrm{KL}_i
 
     m is the student's highest class score (without gradient), v the value of an anchor of the valuable region around
-    the positives, and the last term compares the soft-max of the class logits. The sums are not divided by the number
-    of anchors, as in the authors' code. Without positives or region, a term is a zero that is connected to the
-    student.
+    the positives, and the last term compares the soft-max of the class logits. The first two sums are divided by
+    ``avg_factor`` if there is one; in the authors' code, by nothing, so that they grow with the images of a batch.
+    Without positives or region, a term is a zero that is connected to the student.
 
     Reference: Zheng et al., "Localization Distillation for Dense Object Detection", CVPR 2022, arXiv 2102.12252.
 
@@ -44,6 +45,7 @@ class LDLoss(nn.Module):
         kd_T: Temperature of the class logits.
         kd_weight: Their weight.
         loss_weight: Factor of the whole.
+        standardize: Standardise the n + 1 logits of each side, and the class logits, first.
     """
 
     same_channels = True
@@ -51,18 +53,22 @@ class LDLoss(nn.Module):
     def __init__(
         self,
         reg_max: int = 16,
-        ld_T: float = 10.0,
+        ld_T: float | dict | nn.Module = 10.0,
         ld_weight: float = 0.25,
-        vlr_T: float = 10.0,
+        vlr_T: float | dict | nn.Module = 10.0,
         vlr_weight: float = 0.25,
-        kd_T: float = 2.0,
+        kd_T: float | dict | nn.Module = 2.0,
         kd_weight: float = 10.0,
         loss_weight: float = 1.0,
+        standardize: bool = False,
     ) -> None:
         super().__init__()
-        self.reg_max, self.loss_weight = reg_max, loss_weight
-        self.ld_T, self.ld_weight, self.vlr_T, self.vlr_weight = ld_T, ld_weight, vlr_T, vlr_weight
-        self.kd_T, self.kd_weight = kd_T, kd_weight
+        self.reg_max, self.loss_weight, self.standardize = reg_max, loss_weight, standardize
+        self.ld_T, self.vlr_T, self.kd_T = (
+            make_temperature('LDLoss', name, value)
+            for name, value in (('ld_T', ld_T), ('vlr_T', vlr_T), ('kd_T', kd_T))
+        )
+        self.ld_weight, self.vlr_weight, self.kd_weight = ld_weight, vlr_weight, kd_weight
 
     @full_precision
     def forward(
@@ -74,6 +80,7 @@ class LDLoss(nn.Module):
         vlr_value: Tensor | None = None,
         cls_student: Tensor | None = None,
         cls_teacher: Tensor | None = None,
+        avg_factor: Tensor | float | None = None,
     ) -> dict[str, Tensor]:
         """Compute the loss.
 
@@ -85,6 +92,7 @@ class LDLoss(nn.Module):
             vlr_value: Their values, shape (V,); None: all 1.
             cls_student: Class logits, shape (B, K, H, W) or (N, K); None: all positives weigh 1.
             cls_teacher: Class logits, the same shape; None: no classification term.
+            avg_factor: What ``ld`` and ``ld_vlr`` are divided by; None: nothing.
 
         Returns:
             Scalars ``ld``, ``ld_vlr`` (with ``vlr_inds``) and ``kd`` (with both class logits).
@@ -117,17 +125,27 @@ class LDLoss(nn.Module):
         losses = dict(ld=self.ld_weight / 4 * self._box(student, teacher, pos_inds, self.ld_T, value))
         if vlr_inds is not None:
             losses['ld_vlr'] = self.vlr_weight / 16 * self._box(student, teacher, vlr_inds, self.vlr_T, vlr_value)
+        if avg_factor is not None:
+            losses = {name: loss / avg_factor for name, loss in losses.items()}
         if cls_teacher is not None:
-            divergence = softmax_kl(scores, _rows(cls_teacher.detach(), pos_inds), self.kd_T)
+            T = temperature_of(self.kd_T)
+            divergence = self._divergence(scores, _rows(cls_teacher.detach(), pos_inds), T)
             mean = divergence.sum() / (max(len(pos_inds), 1) * cls_student.shape[1])
-            losses['kd'] = self.kd_weight * self.kd_T**2 * mean
+            losses['kd'] = self.kd_weight * T**2 * mean
         return {name: self.loss_weight * loss for name, loss in losses.items()}
 
-    def _box(self, student: Tensor, teacher: Tensor, inds: Tensor, T: float, value: Tensor | None) -> Tensor:
+    def _divergence(self, student: Tensor, teacher: Tensor, T: float | Tensor) -> Tensor:
+        if self.standardize:
+            student, teacher = standardise(student), standardise(teacher)
+        return softmax_kl(student, teacher, T)
+
+    def _box(
+        self, student: Tensor, teacher: Tensor, inds: Tensor, temperature: float | nn.Module, value: Tensor | None
+    ) -> Tensor:
         """The sum over anchors and sides: a scalar."""
-        bins = self.reg_max + 1
+        bins, T = self.reg_max + 1, temperature_of(temperature)
         student, teacher = (_rows(x, inds).view(-1, 4, bins) for x in (student, teacher))
-        divergence = softmax_kl(student, teacher, T).sum(1)
+        divergence = self._divergence(student, teacher, T).sum(1)
         return T**2 / bins * (divergence if value is None else divergence * value.detach()).sum()
 
     @staticmethod

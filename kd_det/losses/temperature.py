@@ -118,7 +118,7 @@ def temperature_of(value: float | nn.Module) -> float | Tensor:
     return value() if isinstance(value, nn.Module) else value
 
 
-def standardise(logits: Tensor, eps: float = 1e-7) -> Tensor:
+def standardise(logits: Tensor, eps: float = 1e-7, ignored: Tensor | None = None) -> Tensor:
     r"""Logits with mean 0 and deviation 1: :math:`(x - \bar x) / (\epsilon + \mathrm{std}(x))` over the last axis.
 
     The deviation divides by K - 1. Rows without deviation (K = 1, or all logits equal) become 0 and get no gradient
@@ -129,10 +129,17 @@ def standardise(logits: Tensor, eps: float = 1e-7) -> Tensor:
     Args:
         logits: Shape (..., K).
         eps: Added to the deviation.
+        ignored: Numbers that do not count and become 0, bool, broadcastable to (..., K); None: all count.
     """
-    centred = logits - logits.mean(-1, keepdim=True)
-    columns = logits.shape[-1]
-    if columns < 2:
+    if ignored is None:
+        columns: Tensor | int = logits.shape[-1]
+        centred = logits - logits.mean(-1, keepdim=True)
+    else:
+        columns = (~ignored).sum(-1, keepdim=True)
+        mean = logits.masked_fill(ignored, 0).sum(-1, keepdim=True) / columns.clamp(min=1)
+        centred = (logits - mean).masked_fill(ignored, 0)
+        columns = columns.clamp(min=2)
+    if isinstance(columns, int) and columns < 2:
         return centred
-    deviation = torch.linalg.vector_norm(centred, dim=-1, keepdim=True) / math.sqrt(columns - 1)
+    deviation = torch.linalg.vector_norm(centred, dim=-1, keepdim=True) / (columns - 1) ** 0.5
     return centred / (eps + deviation)
