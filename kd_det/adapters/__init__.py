@@ -2,7 +2,16 @@
 
 from .align import Align
 from .base import Adapter, Pair
+from .dense import DenseRows
 from .multibox import MultiBox
 from .rows import AnchorRows, RoIRows
 
-__all__ = ['Adapter', 'Align', 'AnchorRows', 'MultiBox', 'Pair', 'RoIRows']
+__all__ = [
+    'Adapter',
+    'Align',
+    'AnchorRows',
+    'DenseRows',
+    'MultiBox',
+    'Pair',
+    'RoIRows',
+]
