@@ -64,6 +64,12 @@ def make(name):
         rows = dict(pos_inds=torch.tensor([0, 50]), vlr_inds=torch.tensor([3, 90]), vlr_value=torch.rand(2))
         rows.update(cls_student=torch.randn(2, 5, 6, 8), cls_teacher=torch.randn(2, 5, 6, 8))
         return losses.LDLoss(), *maps((68, 68)), rows
+    if name == 'CrossKDLoss':
+        rows = [dict(cls=torch.randn(20, 5), dist=torch.randn(80, 9), centerness=torch.randn(20)) for _ in range(2)]
+        rows = [dict(row, boxes=torch.rand(20, 2).repeat(1, 2) + torch.tensor([0, 0, 1, 1.0])) for row in rows]
+        weights = dict(labels=torch.randint(-1, 6, (20,)), label_weights=torch.ones(20), scores=torch.rand(20))
+        dist = dict(type='kd_det.KDLoss', T=1.0)
+        return losses.CrossKDLoss(loss_dist=dist, centerness_weight=1.0, normalize='scores'), *rows, weights
     if name == 'MultiBoxKDLoss':
         heads = [dict(loc=torch.randn(2, 20, 4), conf=torch.randn(2, 20, 5)) for _ in range(2)]
         targets = dict(loc_t=torch.randn(2, 20, 4), conf_t=torch.randint(0, 5, (2, 20)))
@@ -86,7 +92,7 @@ MAPS = ['ATLoss', 'FBKDLoss', 'FitNetLoss', 'FTLoss', 'ICKDLoss', 'NSTLoss', 'PK
 NAMES = ['FGDLoss', 'FGDLoss paper', 'MGDLoss', 'CWDLoss', 'SoftTargetLoss', 'SoftTargetLoss sigmoid']
 NAMES += ['TeacherBoundedL2Loss', 'MultiBoxKDLoss']
 NAMES += [*LOGITS, 'KDLoss learnt', 'DKDLoss standardized', 'SDDLoss', *RELATIONS, 'CCLoss embedded']
-NAMES += [*MAPS, 'LDLoss']
+NAMES += [*MAPS, 'LDLoss', 'CrossKDLoss']
 #: A loss without an entry above takes two maps of equal width, and perhaps boxes and sizes.
 NAMES += sorted(set(losses.__all__) - {name.split()[0] for name in NAMES})
 
