@@ -195,9 +195,9 @@ def raw_batch(
     seed: int = 0,
     ignored: Sequence[int] | None = None,
 ) -> dict[str, Any]:
-    """Images as a data loader gives them: uint8 and unpadded, with ``boxes[i]`` objects each."""  # fmt: skip
+    """Images as a data loader gives them: uint8 and unpadded, with ``boxes[i]`` numbered objects each."""  # fmt: skip
     rng = np.random.default_rng(seed)
-    inputs, samples = [], []
+    inputs, samples, number = [], [], 0
     for index, ((height, width), count) in enumerate(zip(sizes, boxes)):
         inputs.append(torch.from_numpy(rng.integers(0, 256, (3, height, width), dtype=np.uint8)))
         sample = DetDataSample(
@@ -207,6 +207,8 @@ def raw_batch(
             )
         )  # fmt: skip
         sample.gt_instances = _instances(rng, count, height, width)
+        sample.gt_instances.instance_ids = torch.arange(number, number + count)
+        number += count
         sample.ignored_instances = _instances(rng, ignored[index] if ignored else 0, height, width)
         samples.append(sample)
     return dict(inputs=inputs, data_samples=samples)

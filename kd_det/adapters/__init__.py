@@ -3,6 +3,7 @@
 from .align import Align
 from .base import Adapter, Pair
 from .dense import DenseRows
+from .instances import Instances
 from .multibox import MultiBox
 from .rows import AnchorRows, RoIRows
 
@@ -11,6 +12,7 @@ __all__ = [
     'Align',
     'AnchorRows',
     'DenseRows',
+    'Instances',
     'MultiBox',
     'Pair',
     'RoIRows',

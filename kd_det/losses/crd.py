@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -36,6 +37,8 @@ class CRDLoss(nn.Module):
     Rows whose ``idx`` is negative have no instance and do not count. Without ``contrast_idx`` the negatives are drawn
     evenly from all other instances; a row's own is never among them.
 
+    :class:`~kd_det.hooks.InstanceIdHook` numbers the instances of a training set and makes memories for as many.
+
     Reference: Tian, Krishnan and Isola, "Contrastive Representation Distillation", ICLR 2020, arXiv 1910.10699. The
     paper's weight is 0.8.
 
@@ -50,7 +53,7 @@ class CRDLoss(nn.Module):
     Args:
         student_channels: Width of the student's rows.
         teacher_channels: Width of the teacher's rows.
-        n_data: Number of instances.
+        n_data: Number of instances; None: as many as the hook counts, or as a checkpoint holds.
         feat_dim: Width of the embedding.
         nce_k: Number of negatives K.
         nce_t: Temperature T.
@@ -65,7 +68,7 @@ class CRDLoss(nn.Module):
         self,
         student_channels: int,
         teacher_channels: int,
-        n_data: int,
+        n_data: int | None = None,
         feat_dim: int = 128,
         nce_k: int = 16384,
         nce_t: float = 0.07,
@@ -75,7 +78,6 @@ class CRDLoss(nn.Module):
     ) -> None:
         super().__init__()
         for key, value, wanted, good in (
-            ('n_data', n_data, '2 instances or more', n_data >= 2),
             ('nce_k', nce_k, '1 negative or more', nce_k >= 1),
             ('nce_t', nce_t, 'a temperature above 0', nce_t > 0),
             ('nce_m', nce_m, 'a share from 0 to 1', 0 <= nce_m <= 1),
@@ -86,14 +88,44 @@ class CRDLoss(nn.Module):
         self.nce_k, self.nce_t, self.nce_m, self.eps, self.loss_weight = nce_k, nce_t, nce_m, eps, loss_weight
         self.embed_s = nn.ModuleDict(dict(linear=nn.Linear(student_channels, feat_dim)))
         self.embed_t = nn.ModuleDict(dict(linear=nn.Linear(teacher_channels, feat_dim)))
-        edge = 1 / math.sqrt(feat_dim / 3)
-        self.register_buffer('memory_v1', torch.empty(n_data, feat_dim).uniform_(-edge, edge))
-        self.register_buffer('memory_v2', torch.empty(n_data, feat_dim).uniform_(-edge, edge))
+        self.feat_dim = feat_dim
+        self.register_buffer('memory_v1', torch.empty(0, feat_dim))
+        self.register_buffer('memory_v2', torch.empty(0, feat_dim))
         self.register_buffer('Z_v1', torch.zeros(()))  # 0: not measured yet
         self.register_buffer('Z_v2', torch.zeros(()))
+        if n_data is not None:
+            self.hold(n_data)
+
+    def hold(self, n_data: int) -> None:
+        """Make new memories, random and on all processes alike.
+
+        Args:
+            n_data: Number of instances.
+
+        Raises:
+            ConfigError: If they are fewer than two.
+        """
+        if n_data < 2:
+            raise ConfigError(f'CRDLoss: n_data={n_data!r}, expected 2 instances or more.')
+        self.n_data = n_data
+        generator, edge = torch.Generator().manual_seed(0), 1 / math.sqrt(self.feat_dim / 3)
+        for name in ('memory_v1', 'memory_v2'):
+            memory = torch.empty(n_data, self.feat_dim).uniform_(-edge, edge, generator=generator)
+            setattr(self, name, memory.to(self.get_buffer(name)))
+        self.Z_v1.zero_()
+        self.Z_v2.zero_()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Take the size of the memories from a checkpoint, if nobody has said it yet."""
+        saved = state_dict.get(f'{prefix}memory_v1')
+        if self.n_data is None and saved is not None and saved.shape[0]:
+            self.hold(saved.shape[0])
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @full_precision
-    def forward(self, student: Tensor, teacher: Tensor, idx: Tensor, contrast_idx: Tensor | None = None) -> Tensor:
+    def forward(
+        self, student: Tensor, teacher: Tensor, idx: Tensor | None, contrast_idx: Tensor | None = None
+    ) -> Tensor:
         """Compute the loss; in training mode, also update the memories.
 
         Args:
@@ -106,8 +138,16 @@ class CRDLoss(nn.Module):
             Scalar.
 
         Raises:
+            ConfigError: If the instances have no ids (``idx`` None), or were never counted (``n_data`` None).
             ValueError: If shapes do not fit.
         """
+        if idx is None or self.n_data is None:
+            found = f'n_data={self.n_data!r}' if idx is not None else 'ground truth without ids'
+            raise ConfigError(
+                f'CRDLoss: found {found}, but each instance needs its place in the memory; expected '
+                "dict(type='kd_det.InstanceIdHook') in custom_hooks, beside your other hooks, and "
+                "adapter=dict(type='kd_det.Instances') in the term."
+            )
         return self.loss_weight * sum(self.parts(student, teacher, idx, contrast_idx))
 
     def parts(
