@@ -174,11 +174,26 @@ def _check_schedules(cfg: Config) -> None:
     if 'TermScheduleHook' in hooks:
         return
     for name, term in cfg.model.get('distill', {}).items() if type_name(cfg.model) == 'DistillDetector' else ():
-        if isinstance(term, dict) and term.get('schedule'):
+        if not isinstance(term, dict):
+            continue
+        needs = f'schedule={term.schedule}' if term.get('schedule') else _curriculum(term)
+        if needs:
             raise ConfigError(
-                f'custom_hooks: no TermScheduleHook in it, which model.distill.{name}.schedule={term.schedule} needs; '
+                f'custom_hooks: no TermScheduleHook in it, which model.distill.{name}.{needs} needs; '
                 "expected dict(type='kd_det.TermScheduleHook') beside your own hooks."
             )
+
+
+def _curriculum(part: Mapping[str, Any]) -> str:
+    """Where in a term a learnt temperature is, such as ``'loss.T=CurriculumTemperature'``; empty if there is none."""
+    for key, value in part.items():
+        if isinstance(value, dict):
+            inside = _curriculum(value)
+            if type_name(value) == 'CurriculumTemperature':
+                return f'{key}=CurriculumTemperature'
+            if inside:
+                return f'{key}.{inside}'
+    return ''
 
 
 def _check_amp(cfg: Config) -> None:

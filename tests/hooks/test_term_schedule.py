@@ -9,15 +9,19 @@ from tiny_models import cwd, distiller, raw_batch, retina
 from torch.utils.data import DataLoader
 
 from kd_det.hooks import TermScheduleHook
+from kd_det.losses.temperature import CurriculumTemperature
 
 
 class Factors(TermScheduleHook):
-    """Notes the factors of every step."""
+    """Notes the factors of every step, and the epochs and values of learnt temperatures."""
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         super().before_train_iter(runner, batch_idx, data_batch)
         model = getattr(runner.model, 'module', runner.model)
         runner.factors.append(tuple(term.factor for term in model.terms))
+        learnt = [m for m in model.modules() if isinstance(m, CurriculumTemperature)]
+        runner.epochs.append([m.epoch for m in learnt])
+        runner.theta.append([m.global_T.item() for m in learnt])
 
 
 def runner(work_dir, terms, epochs=3, by_epoch=True, resume=False, stop=None, **options):
@@ -42,7 +46,7 @@ def runner(work_dir, terms, epochs=3, by_epoch=True, resume=False, stop=None, **
         experiment_name=f'{work_dir.parent.name}_{work_dir.name}_{resume}_{epochs}',
         **options,
     )
-    run.factors = []
+    run.factors, run.epochs, run.theta = [], [], []
     return run
 
 
@@ -80,6 +84,42 @@ def test_a_resumed_run_goes_on_where_it_was(tmp_path):
     second.train()
     assert first.factors + second.factors == whole.factors
     assert second.factors[0] == pytest.approx((4 / 12,))
+
+
+LEARNT = dict(type='kd_det.CurriculumTemperature', decay_loops=2)
+KD = dict(
+    student='bbox_head[0]', teacher='bbox_head[0]', adapter=dict(type='kd_det.DenseRows', select='all'),
+    loss=dict(type='kd_det.KDLoss', use_sigmoid=True, T=LEARNT),
+)  # fmt: skip
+
+
+def test_learnt_temperatures_are_told_the_epoch(tmp_path):
+    """Of two terms, one with a temperature per level: from 1, at each epoch's first step."""
+    run = runner(tmp_path / 'w', dict(kd=KD, cwd=cwd(loss=dict(type='kd_det.CWDLoss', tau=LEARNT))))
+    run.train()
+    assert run.epochs == [[1] * 4] * 4 + [[2] * 4] * 4 + [[3] * 4] * 4
+    assert run.theta[0] == [1.0] * 4
+    assert run.theta[-1][0] != 1.0
+
+
+def test_a_loop_of_iterations_has_epochs_of_the_loaders_length(tmp_path):
+    run = runner(tmp_path / 'w', dict(kd=KD), epochs=6, by_epoch=False)
+    run.train()
+    assert run.epochs == [[1]] * 4 + [[2]] * 2
+    resumed = runner(tmp_path / 'w', dict(kd=KD), epochs=9, by_epoch=False, resume=True)
+    resumed.train()
+    assert resumed.epochs == [[2]] * 2 + [[3]]
+
+
+def test_a_resumed_curriculum_goes_on_where_it_was(tmp_path):
+    """The epoch comes from the runner, the learnt number from the checkpoint."""
+    whole = runner(tmp_path / 'whole', dict(kd=KD))
+    whole.train()
+    runner(tmp_path / 'parts', dict(kd=KD), epochs=1).train()
+    second = runner(tmp_path / 'parts', dict(kd=KD), resume=True)
+    second.train()
+    assert second.epochs == whole.epochs[4:]
+    torch.testing.assert_close(second.theta[0], whole.theta[4])
 
 
 def test_other_models_are_left_alone():

@@ -137,13 +137,24 @@ def test_wrong_input_ends_in_one_clear_error(case, files, tmp_path):
     assert not list(tmp_path.rglob('*.pth*')) and not (tmp_path / 'last_checkpoint').exists()
 
 
-def test_a_schedule_needs_its_hook(files, tmp_path):
-    """A child's custom_hooks replace those of distill_runtime.py; the term would stay off and nobody would notice."""
+@pytest.mark.parametrize(
+    'options, what',
+    [
+        (['schedule.begin=0', 'schedule.warmup=2'], 'schedule'),
+        (
+            ['loss._delete_=True', 'loss.type=kd_det.CWDLoss', 'loss.tau.type=kd_det.CurriculumTemperature'],
+            'loss.tau=CurriculumTemperature',
+        ),
+    ],
+)
+def test_a_schedule_needs_its_hook(files, tmp_path, options, what):
+    """A child's custom_hooks replace those of distill_runtime.py; the term would stay off, or its temperature's
+    curriculum at its first epoch, and nobody would notice."""
     root, coco = files
-    schedule = [f'{TERM}.schedule.begin=0', f'{TERM}.schedule.warmup=2']
-    argv = [str(root / 'kd.py'), '--work-dir', str(tmp_path), '--cfg-options', *tiny_options(coco, scale=64), *schedule]
+    options = [f'{TERM}.{option}' for option in options]
+    argv = [str(root / 'kd.py'), '--work-dir', str(tmp_path), '--cfg-options', *tiny_options(coco, scale=64), *options]
     text = refused(argv, train)
-    for part in ('custom_hooks', 'distill.cwd.schedule', 'kd_det.TermScheduleHook'):
+    for part in ('custom_hooks', f'distill.cwd.{what}', 'kd_det.TermScheduleHook'):
         assert part in text, text
     hooks = tmp_path / 'hooks.py'
     hooks.write_text(f"_base_ = {str(root / 'kd.py')!r}\ncustom_hooks = [dict(type='kd_det.TermScheduleHook')]\n")
