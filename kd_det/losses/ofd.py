@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from kd_det.errors import ConfigError, did_you_mean
@@ -56,7 +57,8 @@ class OFDLoss(nn.Module):
 
     with the connector c of a 1x1 convolution and batch norm. Where the teacher does not fire, the student only has to
     stay below the margin. The margin of a channel is the mean of its negative values: in closed form from the teacher's
-    batch norm before the ReLU (``bn_weight``, ``bn_bias``), else measured on the batch.
+    batch norm before the ReLU (``bn_weight``, ``bn_bias``, see :class:`~kd_det.adapters.TeacherNorms`), else measured
+    on the batch, or as a running mean over batches.
 
     Reference: Heo et al., "A Comprehensive Overhaul of Feature Distillation", ICCV 2019, arXiv 1904.01866.
 
@@ -73,6 +75,8 @@ class OFDLoss(nn.Module):
         loss_divisor: The div of the formula; published: 1000 (CIFAR), 10000 (ImageNet).
         reduction: 'sum', as the formula, or 'mean': each level gives the mean over B, C, H and W, without its power
             of 2 and without ``loss_divisor``.
+        margin_momentum: Share of each batch in the running mean of measured margins, such as 0.1; it starts with the
+            first batch, is kept in checkpoints and is the mean over processes. None: each batch has its own margins.
         loss_weight: Factor of the whole.
     """
 
@@ -85,6 +89,7 @@ class OFDLoss(nn.Module):
         teacher_channels: Sequence[int],
         loss_divisor: float = 1000.0,
         reduction: str = 'sum',
+        margin_momentum: float | None = None,
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__()
@@ -96,7 +101,14 @@ class OFDLoss(nn.Module):
                 f'OFDLoss: student_channels={student_channels!r}, teacher_channels={teacher_channels!r}; expected one '
                 'number per level, as many in both.'
             )
+        if margin_momentum is not None and not 0 < margin_momentum <= 1:
+            raise ConfigError(f'OFDLoss: margin_momentum={margin_momentum!r}, expected None or a share of at most 1.')
         self.student_channels, self.teacher_channels = list(student_channels), list(teacher_channels)
+        self.margin_momentum = margin_momentum
+        if margin_momentum is not None:
+            self.register_buffer('batches', torch.zeros(len(teacher_channels)))
+            for i, channels in enumerate(teacher_channels):
+                self.register_buffer(f'margin_{i}', torch.zeros(channels))
         self.loss_divisor, self.reduction, self.loss_weight = loss_divisor, reduction, loss_weight
         self.connector = nn.ModuleList(
             nn.Sequential(nn.Conv2d(s, t, 1, bias=False), BatchNorm(t))
@@ -110,16 +122,16 @@ class OFDLoss(nn.Module):
         self,
         student: Sequence[Tensor],
         teacher: Sequence[Tensor],
-        bn_weight: Sequence[Tensor] | None = None,
-        bn_bias: Sequence[Tensor] | None = None,
+        bn_weight: Sequence[Tensor | None] | None = None,
+        bn_bias: Sequence[Tensor | None] | None = None,
     ) -> Tensor:
         """Compute the loss.
 
         Args:
             student: Maps of shape (B, student_channels[i], H_i, W_i), before their ReLU.
             teacher: Maps of shape (B, teacher_channels[i], H_i, W_i), before their ReLU.
-            bn_weight: Weight of the teacher's batch norm before each map, each of shape (teacher_channels[i],); None:
-                measure the margins.
+            bn_weight: Weight of the teacher's batch norm before each map, each of shape (teacher_channels[i],); None,
+                for all or for one: measure the margins.
             bn_bias: Its bias, likewise.
 
         Returns:
@@ -137,21 +149,53 @@ class OFDLoss(nn.Module):
         parts = []
         for i, (s, t) in enumerate(zip(student, teacher)):
             check_maps(f'OFDLoss: level {i}', s, t, self.student_channels[i], self.teacher_channels[i])
-            margin = measured_margin(t)
-            if bn_weight is not None:
-                shapes = [tuple(x[i].shape) if i < len(x) else None for x in (bn_weight, bn_bias)]
-                if shapes != [(t.shape[1],)] * 2:
-                    raise ValueError(
-                        f'OFDLoss: level {i}: bn_weight and bn_bias must have shape {(t.shape[1],)}, found {shapes[0]} '
-                        f'and {shapes[1]}.'
-                    )
-                margin = margin_from_bn(bn_weight[i], bn_bias[i]).to(t.dtype)
+            margin = self.given_margin(i, t, bn_weight, bn_bias)
+            if margin is None:
+                margin = self.measured(i, t)
             total = self.distance(self.connector[i](s), t, margin)
             if self.reduction == 'mean':
                 parts.append(total / t.numel())
             else:
                 parts.append(total * 2.0 ** (i - levels + 1) / (t.shape[0] * self.loss_divisor))
         return self.loss_weight * torch.stack(parts).sum()
+
+    @staticmethod
+    def given_margin(
+        level: int, teacher: Tensor, weights: Sequence[Tensor | None] | None, biases: Sequence[Tensor | None] | None
+    ) -> Tensor | None:
+        """The margin of one level from its batch norm; None if there is none.
+
+        Raises:
+            ValueError: If shapes do not fit.
+        """
+        if weights is None:
+            return None
+        weight, bias = (x[level] if level < len(x) else None for x in (weights, biases))
+        if weight is None and bias is None and level < len(weights):
+            return None
+        shapes = [None if x is None else tuple(x.shape) for x in (weight, bias)]
+        if shapes != [(teacher.shape[1],)] * 2:
+            raise ValueError(
+                f'OFDLoss: level {level}: bn_weight and bn_bias must have shape {(teacher.shape[1],)}, found '
+                f'{shapes[0]} and {shapes[1]}.'
+            )
+        return margin_from_bn(weight, bias).to(teacher.dtype)
+
+    @torch.no_grad()
+    def measured(self, level: int, teacher: Tensor) -> Tensor:
+        """The measured margin of one level, (B, C, H, W) to (C,): of this batch, or the running mean."""
+        margin = measured_margin(teacher)
+        if self.margin_momentum is None:
+            return margin
+        running = getattr(self, f'margin_{level}')
+        if self.training:
+            if dist.is_available() and dist.is_initialized():
+                dist.all_reduce(margin)
+                margin /= dist.get_world_size()
+            share = torch.where(self.batches[level] == 0, 1.0, self.margin_momentum).to(running.dtype)
+            running.lerp_(margin.to(running.dtype), share)
+            self.batches[level] += 1
+        return running.to(teacher.dtype, copy=True)
 
     @staticmethod
     def distance(student: Tensor, teacher: Tensor, margin: Tensor) -> Tensor:
