@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
+from mmengine.model import kaiming_init
 from torch import Tensor, nn
 
 from kd_det.errors import ConfigError
@@ -97,3 +98,60 @@ class OFALoss(nn.Module):
         true = F.one_hot(labels.long().clamp(0, columns - 1), columns).to(p.dtype)
         rows = -(((p + true) ** self.eps - true) * (student / temperature).log_softmax(1)).sum(1)
         return self.loss_weight * row_mean(rows, weights, None if self.foreground_only else avg_factor)
+
+
+class OFAProjector(nn.Module):
+    """The classifier that :class:`OFALoss` puts on an intermediate stage of a convolutional student.
+
+    ``blocks`` times a depthwise-separable block of stride 2 (twice: 3x3 depthwise, 1x1, batch norm, ReLU; without
+    bias), as many as there are stages behind, and after the last stage a 1x1 convolution with bias instead; then the
+    mean over the map and a linear layer to the classes. Widths double from block to block, as those of a ResNet do,
+    and end at ``out_channels``. All convolutions start from a normal distribution (Kaiming, fan-out).
+
+    Shape:
+        - input: (N, C, H, W), one map per instance
+        - result: logits (N, K)
+
+    Args:
+        in_channels: C.
+        num_classes: K.
+        blocks: Number of stages behind this one: 3 for the first of four, 0 for the last.
+        out_channels: Width before the linear layer; None: ``in_channels * 2**blocks``.
+    """
+
+    def __init__(self, in_channels: int, num_classes: int, blocks: int = 0, out_channels: int | None = None) -> None:
+        super().__init__()
+        if blocks < 0:
+            raise ConfigError(f'OFAProjector: blocks={blocks!r}, expected the number of stages behind, 0 or more.')
+        widths = [in_channels * 2**i for i in range(blocks + 1)]
+        widths[-1] = out_channels or widths[-1]
+        layers = [_separable(one, other) for one, other in zip(widths, widths[1:])]
+        self.body = nn.Sequential(*(layers or [nn.Conv2d(in_channels, widths[-1], 1)]))
+        self.classifier = nn.Linear(widths[-1], num_classes)
+        for layer in self.body.modules():
+            if isinstance(layer, nn.Conv2d):
+                kaiming_init(layer, mode='fan_out', nonlinearity='relu', distribution='normal')
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Classify instances.
+
+        Args:
+            features: Shape (N, C, H, W), N at least 2 in training: batch norm needs them.
+
+        Returns:
+            Logits, shape (N, K).
+        """
+        return self.classifier(self.body(features).mean((2, 3)))
+
+
+def _separable(in_channels: int, out_channels: int) -> nn.Sequential:
+    """A depthwise-separable block of stride 2."""
+    layers: list[nn.Module] = []
+    for stride, width in ((2, in_channels), (1, out_channels)):
+        layers += [
+            nn.Conv2d(in_channels, in_channels, 3, stride, 1, groups=in_channels, bias=False),
+            nn.Conv2d(in_channels, width, 1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+        ]
+    return nn.Sequential(*layers)
