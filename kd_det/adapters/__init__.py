@@ -6,6 +6,7 @@ from .dense import DenseRows
 from .instances import Instances
 from .multibox import MultiBox
 from .rows import AnchorRows, RoIRows
+from .stage_classifier import StageClassifier
 
 __all__ = [
     'Adapter',
@@ -16,4 +17,5 @@ __all__ = [
     'MultiBox',
     'Pair',
     'RoIRows',
+    'StageClassifier',
 ]
