@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -28,13 +29,17 @@ class Align(Adapter):
     Args:
         resize: ``'student'`` resizes the student's map to the teacher's size, ``'teacher'`` the teacher's to the
             student's, ``'none'`` refuses maps that differ.
+        norm: Normalise every channel of both maps over batch and positions, after the convolution and the resizing:
+            batch norm by the batch's own statistics, without weights. For losses that mix channels of different
+            scale, or a student's and a teacher's. Statistics are per process and include padding.
+        eps: Added to the variance by ``norm``.
     """
 
-    def __init__(self, resize: str = 'student') -> None:
+    def __init__(self, resize: str = 'student', norm: bool = False, eps: float = 1e-3) -> None:
         super().__init__()
         if resize not in _SIDES:
             raise ConfigError(f'adapter.resize: found {resize!r}, expected one of {", ".join(map(repr, _SIDES))}.')
-        self.resize = resize
+        self.resize, self.norm, self.eps = resize, norm, eps
         self.convs = nn.ModuleList()
         #: Set by the plan for readings of a head's outputs.
         self.layout_is_fixed = False
@@ -56,6 +61,11 @@ class Align(Adapter):
                     f'{key}: level {level} has shape {tuple(s.shape)} in the student and {tuple(t.shape)} in the '
                     'teacher; expected as many dimensions.'
                 )
+            if self.norm and s.dim() != 4:
+                raise ConfigError(
+                    f'{key}: adapter.norm is for maps (B, C, H, W); level {level} of the student has shape '
+                    f'{tuple(s.shape)}. Drop norm=True.'
+                )
             conv, note = nn.Identity(), []
             if self.layout_is_fixed or s.dim() != 4:
                 if s.shape != t.shape:
@@ -75,6 +85,7 @@ class Align(Adapter):
                             "and adapter.resize is 'none'; expected 'student' or 'teacher'."
                         )
                     note.append(f'resize {self.resize}')
+            note += ['norm'] if self.norm else []
             convs.append(conv)
             self.notes.append(', '.join(note) or '-')
         self.convs = nn.ModuleList(convs)
@@ -87,7 +98,7 @@ class Align(Adapter):
         if not len(ours) == len(theirs) == len(self.convs):
             raise ConfigError(f'the taps gave {len(ours)} and {len(theirs)} levels; the plan saw {len(self.convs)}.')
         return [
-            Pair(*self._same_size(conv(s), t), dict(level=i))
+            Pair(*map(self._normalised, self._same_size(conv(s), t)), dict(level=i))
             for i, (conv, s, t) in enumerate(zip(self.convs, ours, theirs))
         ]
 
@@ -97,6 +108,12 @@ class Align(Adapter):
         if self.resize == 'teacher':
             return s, F.interpolate(t, s.shape[2:], mode='bilinear', align_corners=False)
         return F.interpolate(s, t.shape[2:], mode='bilinear', align_corners=False), t
+
+    def _normalised(self, maps: Tensor) -> Tensor:
+        if not self.norm:
+            return maps
+        variance, mean = torch.var_mean(maps, (0, 2, 3), correction=0, keepdim=True)
+        return (maps - mean) * torch.rsqrt(variance + self.eps)
 
 
 def _shapes(levels: list[Tensor]) -> str:

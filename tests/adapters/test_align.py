@@ -52,6 +52,30 @@ def test_sizes_are_resized_as_stated(resize):
         assert torch.equal(pair.student, s) and torch.equal(pair.teacher, t)
 
 
+@pytest.mark.parametrize('training', [True, False])
+def test_norm_is_batch_norm_without_weights_on_both_sides(training):
+    """After the convolution; by the statistics of the batch at hand, in evaluation too."""
+    ours = [3 * torch.randn(2, 4, 8, 12) + 5]
+    theirs = [torch.randn(2, 7, 8, 12) - 9]
+    align = prepared(ours, theirs, norm=True).train(training)
+    assert align.notes == ['1x1 4→7, norm'] and not list(align.buffers()) and len(list(align.parameters())) == 2
+    (pair,) = align(ours, theirs, {})
+    torch.testing.assert_close(
+        pair.student, torch.nn.BatchNorm2d(7, eps=1e-3, affine=False)(align.convs[0](ours[0])), rtol=1e-4, atol=1e-5
+    )
+    torch.testing.assert_close(
+        pair.teacher, torch.nn.BatchNorm2d(7, eps=1e-3, affine=False)(theirs[0]), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_norm_of_one_value_and_of_what_is_no_map():
+    one = torch.randn(1, 4, 1, 1)
+    (pair,) = prepared(one, one, norm=True)(one, 3 * one, {})
+    assert torch.equal(pair.student, torch.zeros_like(one)) and torch.equal(pair.teacher, torch.zeros_like(one))
+    with pytest.raises(ConfigError, match=r'adapter.norm is for maps.*\(2, 4\).*Drop norm'):
+        prepared(torch.randn(2, 4), torch.randn(2, 4), norm=True)
+
+
 def test_sizes_of_the_running_batch_count_not_those_of_the_plan():
     align = prepared(MAPS[0], MAPS[0])
     (pair,) = align(torch.randn(1, 4, 5, 5), torch.randn(1, 4, 10, 10), {})
