@@ -101,6 +101,23 @@ def gfl(classes: int = 3, channels: int = 16, base: int = 8, **parts: Any) -> di
     return {**cfg, **parts}
 
 
+def atss(classes: int = 3, channels: int = 16, base: int = 8, **parts: Any) -> dict[str, Any]:
+    cfg = dict(
+        type='ATSS', data_preprocessor=preprocessor(), backbone=backbone(base), neck=fpn(base, channels),
+        bbox_head=dict(
+            type='ATSSHead', num_classes=classes, in_channels=channels, stacked_convs=1, feat_channels=channels,
+            norm_cfg=None, bbox_coder=dict(deltas(), target_stds=[0.1, 0.1, 0.2, 0.2]),
+            anchor_generator=dict(
+                type='AnchorGenerator', ratios=[1.0], octave_base_scale=4, scales_per_octave=1, strides=[8, 16, 32]
+            ),
+            loss_cls=dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
+            loss_bbox=dict(type='GIoULoss', loss_weight=2.0),
+        ),
+        train_cfg=dict(assigner=dict(type='ATSSAssigner', topk=3), allowed_border=-1, pos_weight=-1), test_cfg=TEST,
+    )  # fmt: skip
+    return {**cfg, **parts}
+
+
 def ssd(classes: int = 3, channels: int = 16, base: int = 8, **parts: Any) -> dict[str, Any]:
     cfg = dict(
         type='SingleStageDetector', data_preprocessor=preprocessor(), backbone=backbone(base),

@@ -2,6 +2,7 @@
 
 from .align import Align
 from .base import Adapter, Pair
+from .cross_head import CrossHead
 from .dense import DenseRows
 from .instances import Instances
 from .multibox import MultiBox
@@ -12,6 +13,7 @@ __all__ = [
     'Adapter',
     'Align',
     'AnchorRows',
+    'CrossHead',
     'DenseRows',
     'Instances',
     'MultiBox',
