@@ -171,6 +171,7 @@ def _check_schedules(cfg: Config) -> None:
                     f'custom_hooks: no EMATeacherHook in it, which model.teacher{"." * bool(name)}{name} with ema=True '
                     "needs; expected dict(type='kd_det.EMATeacherHook') beside your own hooks."
                 )
+    _check_instance_ids(cfg, hooks)
     if 'TermScheduleHook' in hooks:
         return
     for name, term in cfg.model.get('distill', {}).items() if type_name(cfg.model) == 'DistillDetector' else ():
@@ -182,6 +183,18 @@ def _check_schedules(cfg: Config) -> None:
                 f'custom_hooks: no TermScheduleHook in it, which model.distill.{name}.{needs} needs; '
                 "expected dict(type='kd_det.TermScheduleHook') beside your own hooks."
             )
+
+
+def _check_instance_ids(cfg: Config, hooks: set[str]) -> None:
+    """A memory of instances is filled by their ids, which a hook gives."""
+    for name, term in cfg.model.get('distill', {}).items() if type_name(cfg.model) == 'DistillDetector' else ():
+        loss = term.get('loss') if isinstance(term, dict) else None
+        if isinstance(loss, dict) and type_name(loss) == 'CRDLoss' and loss.get('n_data') is None:
+            if 'InstanceIdHook' not in hooks:
+                raise ConfigError(
+                    f'custom_hooks: no InstanceIdHook in it, which model.distill.{name}.loss=CRDLoss needs; '
+                    "expected dict(type='kd_det.InstanceIdHook') beside your own hooks."
+                )
 
 
 def _curriculum(part: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Instance ids through mmdet's own data sets and transforms: the colour under each box says whose it is."""
 
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -8,12 +9,14 @@ import pytest
 import torch
 from mmdet.registry import DATASETS
 from mmdet.utils import register_all_modules
+from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.runner import Runner
 from tiny_models import distiller, retina
 from torch.utils.data import DataLoader
 
 from kd_det.datasets.instance_ids import give_ids
+from kd_det.engine.preflight import check_train
 from kd_det.errors import ConfigError, DataError
 from kd_det.hooks import InstanceIdHook
 
@@ -315,3 +318,19 @@ def test_a_memory_that_is_too_small_is_refused(tmp_path):
     run = runner(tmp_path, 'v', n_data=9)
     run.train()
     assert run.model.distill['crd'].losses[0].memory_v1.shape == (9, 128)
+
+
+def test_a_config_without_the_hook_is_refused_before_the_run():
+    cfg = Config.fromfile(Path(__file__).parents[2] / 'configs' / 'crd_faster_r101_r50.py')
+    assert [hook.type for hook in cfg.custom_hooks][-1] == 'kd_det.InstanceIdHook'
+    del cfg.custom_hooks[-1]
+    with pytest.raises(ConfigError, match='custom_hooks: no InstanceIdHook.*distill.crd.loss'):
+        check_train(cfg)
+
+
+def test_a_balanced_set(tmp_path):
+    inner = dict(**write_coco(tmp_path / 'set'), pipeline=[*LOAD, *PACK])
+    dataset = DATASETS.build(dict(type='ClassBalancedDataset', dataset=inner, oversample_thr=0.9))
+    give_ids(dataset)
+    assert len(dataset) > 3
+    assert set(sum((check(dataset[index]) for index in range(len(dataset))), [])) == set(range(len(LABELS)))
