@@ -381,6 +381,25 @@ def test_another_family_with_the_same_anchors():
     assert losses['loss_cross_cls'] > 0 and losses['loss_cross_reg'] > 0
 
 
+def test_a_head_that_nobody_wrote_code_for():
+    """RTMDet: other activations, other predicting layers, distances from points."""
+    cfg = config('fcos')
+    cfg['bbox_head'] = dict(
+        type='RTMDetHead', num_classes=3, in_channels=16, feat_channels=16, stacked_convs=2, with_objectness=False,
+        anchor_generator=dict(type='MlvlPointGenerator', offset=0, strides=[8, 16, 32]), act_cfg=dict(type='SiLU'),
+        bbox_coder=dict(type='DistancePointBBoxCoder'), loss_bbox=dict(type='GIoULoss'), norm_cfg=dict(type='BN'),
+        loss_cls=dict(type='QualityFocalLoss', use_sigmoid=True, beta=2.0),
+    )  # fmt: skip
+    train_cfg = dict(assigner=dict(type='DynamicSoftLabelAssigner', topk=3), allowed_border=-1, pos_weight=-1)
+    model = build('fcos', 1, eps=0.0, teacher=dict(cfg, type='RTMDet', train_cfg=train_cfg))
+    model.student.load_state_dict(model.teacher.model.state_dict())
+    model.student.eval()  # batch norm as in the teacher
+    for student, teacher, _ in compared(model)[0]:
+        assert set(teacher) == {'cls', 'boxes'}
+        for name in teacher:
+            torch.testing.assert_close(student[name], teacher[name], rtol=1e-3, atol=1e-2)
+
+
 @pytest.mark.parametrize('kind', ['autocast', 'bfloat16'])
 def test_narrow_numbers(kind):
     model = build('fcos', norm_on_bbox=True)

@@ -1,5 +1,5 @@
-# CrossKD, GFL: distributions over the distance to each side instead of boxes, divided by the sum of the teacher's scores.
-# Constants: jbwang1997/CrossKD, configs/crosskd.
+# CrossKD, GFL: distributions over the distance to each side instead of boxes, divided by the sum of the teacher's
+# scores. Constants: jbwang1997/CrossKD, configs/crosskd.
 _base_ = './crosskd.py'
 distill = dict(
     crosskd=dict(
