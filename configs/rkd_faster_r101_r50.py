@@ -1,6 +1,6 @@
 # RKD between the boxes of a batch: Faster R-CNN R101 -> R50, 1x, 8 GPUs x 2 images, no inheriting.
 # Ours (student 37.4, teacher 39.8 mAP on COCO val2017): the paper has no detector.
-# Source of the weights: arXiv 1904.05068, those for classification.
+# Source of the method: arXiv 1904.05068, with the ratio of its two weights.
 _base_ = ['mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', './_base_/distill/rkd.py', './_base_/distill_runtime.py']
 model = dict(
     _delete_=True,

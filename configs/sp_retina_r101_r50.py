@@ -1,6 +1,6 @@
 # SP between the boxes of a batch: RetinaNet R101 -> R50, 1x, 8 GPUs x 2 images, no inheriting.
 # Ours (student 36.5, teacher 38.9 mAP on COCO val2017): the paper has no detector.
-# Source of the weight: arXiv 1907.09682.
+# Source of the method: arXiv 1907.09682.
 _base_ = ['mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', './_base_/distill/sp.py', './_base_/distill_runtime.py']
 model = dict(
     _delete_=True,
