@@ -297,31 +297,36 @@ class DistillDetector(BaseDetector):
 
     def _mode_errors(self, inputs: Tensor, samples: SampleList) -> list[ConfigError]:
         """Errors for taps at heads that compute other numbers while training, as the teacher never does."""
-        errors = []
+        heads: dict[nn.Module, list[tuple[Term, Tap]]] = {}
         for term, tap in ((each, tap) for each in self.terms for tap in each.student_taps):
-            if tap.path.split('.')[0] == 'roi_head' or not _is_head_output(self.student, tap):
-                continue  # a second stage draws its rows at random
-            module = tap.module(self.student)
-            evaluated = self._student_taps.read(tap, f'{term.key}.student')
+            # a second stage draws its rows at random
+            if tap.path.split('.')[0] != 'roi_head' and _is_head_output(self.student, tap):
+                heads.setdefault(tap.module(self.student), []).append((term, tap))
+        errors = []
+        for module, users in heads.items():
+            evaluated = [self._student_taps.read(tap, f'{term.key}.student') for term, tap in users]
             module.training = True  # the head itself; its norm layers and dropout stay in eval mode
             probe_network(self.student, inputs, samples, self._student_taps, 'student')
-            trained = self._student_taps.read(tap, f'{term.key}.student')
+            trained = [self._student_taps.read(tap, f'{term.key}.student') for term, tap in users]
             module.training = False
-            if not _same_numbers(evaluated, trained):
-                errors.append(
-                    ConfigError(
-                        f'{term.key}.student: {tap.text!r}: {type(module).__name__} gives other numbers in training '
-                        'than in evaluation, where the teacher always is; expected a tap such as '
-                        "'bbox_head[0]', or a layer inside the head."
-                    )
-                )
             probe_network(self.student, inputs, samples, self._student_taps, 'student')
+            errors += [
+                ConfigError(
+                    f'{term.key}.student: {tap.text!r}: {type(module).__name__} gives other numbers in training '
+                    "than in evaluation, where the teacher always is; expected a tap such as 'bbox_head[0]', or a "
+                    'layer inside the head.'
+                )
+                for (term, tap), before, after in zip(users, evaluated, trained)
+                if not _same_numbers(before, after)
+            ]
         return errors
 
     def init_weights(self) -> None:
         """Initialise the student as its config says, load the teacher, start inherited parts from it, log the plan."""
         self._load_teachers(last=False)  # first, so that a wrong checkpoint stops the run before anything is downloaded
         self.student.init_weights()
+        for loss in (loss for term in self.terms for loss in term.losses if hasattr(loss, 'init_weights')):
+            loss.init_weights()
         for path, source in self.inherit.items():
             report = self._inherit(path, source)
             print_log(report, 'current', logging.WARNING if 'did not fit' in report else logging.INFO)

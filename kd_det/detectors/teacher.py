@@ -20,7 +20,7 @@ from kd_det.registry import MODELS
 from kd_det.taps import TapSet
 
 _KEYS = ('config', 'checkpoint', 'strict')
-_RUNS = ('extract_feat', 'tensor', 'loss')
+_RUNS = ('extract_feat', 'tensor', 'predict', 'loss')
 
 
 class Teacher:
@@ -266,7 +266,10 @@ def named_teachers(cfg: Any) -> dict[str, Any]:
 
 
 def run_network(model: nn.Module, run: str, inputs: Tensor, samples: Any) -> Any:
-    """Run a detector: ``'extract_feat'`` (backbone and neck), ``'tensor'`` (and heads), or ``'loss'``."""
+    """Run a detector: ``'extract_feat'`` (backbone and neck), ``'tensor'`` (and heads), ``'predict'`` or ``'loss'``.
+
+    The last two reach heads that ``'tensor'`` passes by: it calls a DETR head's ``forward`` directly, without hooks.
+    """
     return model.extract_feat(inputs) if run == 'extract_feat' else model(inputs, samples, mode=run)
 
 
@@ -282,7 +285,7 @@ def probe_network(model: nn.Module, inputs: Tensor, samples: Any, taps: TapSet, 
     if not taps:
         return 'extract_feat', {}
     needs_loss = any(kind == 'method' for _, kind, _ in taps.recorders)
-    for run in _RUNS[2:] if needs_loss else _RUNS:
+    for run in _RUNS[-1:] if needs_loss else _RUNS:
         taps.clear()
         taps.stop_at(None)
         try:
