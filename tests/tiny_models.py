@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
 from mmdet.utils import register_all_modules
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
@@ -118,6 +119,58 @@ def atss(classes: int = 3, channels: int = 16, base: int = 8, **parts: Any) -> d
     return {**cfg, **parts}
 
 
+def _attention(channels: int, deformable: bool = True) -> dict[str, Any]:
+    cfg = dict(embed_dims=channels, num_heads=2, dropout=0.0, batch_first=True)
+    return dict(cfg, num_levels=3, num_points=2) if deformable else cfg
+
+
+def deformable(classes: int = 3, channels: int = 16, base: int = 8, layers: int = 1, **parts: Any) -> dict[str, Any]:
+    """Deformable DETR with ``layers`` decoder layers, one encoder layer and ten queries."""
+    ffn = dict(embed_dims=channels, feedforward_channels=32, ffn_drop=0.0)
+    cfg = dict(
+        type='DeformableDETR', num_queries=10, num_feature_levels=3, data_preprocessor=preprocessor(1),
+        backbone=backbone(base, out_indices=(1, 2, 3)),
+        neck=dict(
+            type='ChannelMapper', in_channels=[base * 2**i for i in (1, 2, 3)], kernel_size=1, out_channels=channels,
+            act_cfg=None, norm_cfg=dict(type='GN', num_groups=4), num_outs=3,
+        ),
+        encoder=dict(num_layers=1, layer_cfg=dict(self_attn_cfg=_attention(channels), ffn_cfg=ffn)),
+        decoder=dict(
+            num_layers=layers, return_intermediate=True, post_norm_cfg=None,
+            layer_cfg=dict(
+                self_attn_cfg=_attention(channels, False), cross_attn_cfg=_attention(channels), ffn_cfg=ffn
+            ),
+        ),
+        positional_encoding=dict(num_feats=channels // 2, normalize=True, offset=-0.5),
+        bbox_head=dict(
+            type='DeformableDETRHead', num_classes=classes, embed_dims=channels,
+            loss_cls=dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=2.0),
+            loss_bbox=dict(type='L1Loss', loss_weight=5.0), loss_iou=dict(type='GIoULoss', loss_weight=2.0),
+        ),
+        train_cfg=dict(
+            assigner=dict(
+                type='HungarianAssigner',
+                match_costs=[
+                    dict(type='FocalLossCost', weight=2.0), dict(type='BBoxL1Cost', weight=5.0, box_format='xywh'),
+                    dict(type='IoUCost', iou_mode='giou', weight=2.0),
+                ],
+            )
+        ),
+        test_cfg=dict(max_per_img=10),
+    )  # fmt: skip
+    return {**cfg, **parts}
+
+
+def dino(classes: int = 3, base: int = 8, layers: int = 2, **parts: Any) -> dict[str, Any]:
+    """DINO with four denoising queries and ten of its own; mmdet's decoder of it works with 256 channels alone."""
+    cfg = deformable(classes, 256, base, layers, type='DINO', with_box_refine=True, as_two_stage=True)
+    cfg['bbox_head']['type'] = 'DINOHead'
+    cfg['dn_cfg'] = dict(
+        label_noise_scale=0.5, box_noise_scale=1.0, group_cfg=dict(dynamic=True, num_groups=None, num_dn_queries=4)
+    )
+    return {**cfg, **parts}
+
+
 def ssd(classes: int = 3, channels: int = 16, base: int = 8, **parts: Any) -> dict[str, Any]:
     cfg = dict(
         type='SingleStageDetector', data_preprocessor=preprocessor(), backbone=backbone(base),
@@ -195,6 +248,14 @@ def faster(classes: int = 3, channels: int = 16, base: int = 8, **parts: Any) ->
     return {**cfg, **parts}
 
 
+def pooled_faster(classes: int = 3, channels: int = 16, base: int = 8, **parts: Any) -> dict[str, Any]:
+    """Faster R-CNN whose box head takes the mean of the RoI map before it classifies, as the C4 head does."""
+    cfg = faster(classes, channels, base, **parts)
+    head = {key: value for key, value in _box_head(classes, channels).items() if key != 'fc_out_channels'}
+    cfg['roi_head']['bbox_head'] = dict(head, type='BBoxHead', with_avg_pool=True)
+    return cfg
+
+
 def cascade(classes: int = 3, channels: int = 16, base: int = 8, **parts: Any) -> dict[str, Any]:
     cfg = faster(classes, channels, base)
     cfg['type'] = 'CascadeRCNN'
@@ -211,6 +272,7 @@ def raw_batch(
     boxes: Sequence[int] = (2, 1),
     seed: int = 0,
     ignored: Sequence[int] | None = None,
+    masks: bool = False,
 ) -> dict[str, Any]:
     """Images as a data loader gives them: uint8 and unpadded, with ``boxes[i]`` numbered objects each."""  # fmt: skip
     rng = np.random.default_rng(seed)
@@ -226,6 +288,8 @@ def raw_batch(
         sample.gt_instances = _instances(rng, count, height, width)
         sample.gt_instances.instance_ids = torch.arange(number, number + count)
         number += count
+        if masks:
+            sample.gt_instances.masks = _masks(sample.gt_instances.bboxes, height, width)
         sample.ignored_instances = _instances(rng, ignored[index] if ignored else 0, height, width)
         samples.append(sample)
     return dict(inputs=inputs, data_samples=samples)
@@ -240,8 +304,16 @@ def _instances(rng: np.random.Generator, count: int, height: int, width: int) ->
     )
 
 
+def _masks(boxes: torch.Tensor, height: int, width: int) -> BitmapMasks:
+    masks = np.zeros((len(boxes), height, width), np.uint8)
+    for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().tolist()):
+        mask[y1:y2, x1:x2] = 1
+    return BitmapMasks(masks, height, width)
+
+
 def batch(model: Any, training: bool = True, **options: Any) -> tuple[torch.Tensor, list[DetDataSample]]:
     """A batch as ``model.loss`` gets it, through the model's own data preprocessor."""
+    options.setdefault('masks', getattr(model, 'with_mask', False))
     data = model.data_preprocessor(raw_batch(**options), training)
     return data['inputs'], data['data_samples']
 
