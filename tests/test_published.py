@@ -21,6 +21,8 @@ FCOS_EXTRAS = dict(
     ),
     test_cfg=dict(nms=dict(type='nms', iou_threshold=0.6)),
 )
+#: Baselines that the authors trained themselves; all others are mmdet's.
+OWN_BASELINES = dict(ld_gfl_r101_r50=40.1, ld_gfl_r101_r18=35.8)
 
 
 @functools.cache
@@ -143,7 +145,7 @@ def test_teacher_and_student_are_mmdets(name, zoo):
             expected = merged(expected, FCOS_EXTRAS)
         assert plain(cfg.model.student.to_dict()) == expected
     if row['base_map']:
-        assert float(row['base_map']) == zoo[row['student']][0]
+        assert float(row['base_map']) == (OWN_BASELINES.get(name) or zoo[row['student']][0])
 
 
 def test_urls_are_all_in_the_zoo(zoo):
