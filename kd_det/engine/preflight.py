@@ -121,17 +121,23 @@ def check_model(cfg: Config) -> None:
 
 
 def check_teacher_file(cfg: Config) -> None:
-    """Check that a teacher's local checkpoint is there, before anything is built.
+    """Check that the local checkpoints of teachers, and of the paraphrasers of factor transfer, are there, before
+    anything is built.
 
     Raises:
-        CheckpointError: If it is missing, truncated or no checkpoint.
+        CheckpointError: If one is missing, truncated or no checkpoint.
     """
-    if type_name(cfg.model) != 'DistillDetector':
+    if type_name(cfg.model) not in ('DistillDetector', 'ParaphraserTrainer'):
         return
+    files = {}
     for name, one in named_teachers(cfg.model.get('teacher')).items():
-        source = one.get('checkpoint') if isinstance(one, dict) else None
+        files[f'model.teacher{"." * bool(name)}{name}.checkpoint'] = isinstance(one, dict) and one.get('checkpoint')
+    for name, term in (cfg.model.get('distill') or {}).items():
+        loss = term.get('loss') if isinstance(term, dict) else None
+        files[f'model.distill.{name}.loss.paraphraser'] = isinstance(loss, dict) and loss.get('paraphraser')
+    for key, source in files.items():
         if isinstance(source, str) and '://' not in source:
-            check_file(Path(source).expanduser(), f'model.teacher{"." * bool(name)}{name}.checkpoint')
+            check_file(Path(source).expanduser(), key)
 
 
 def _check_classes(cfg: Config) -> None:

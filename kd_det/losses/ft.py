@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from kd_det.errors import ConfigError, did_you_mean
+from kd_det.checkpoint import load_checkpoint_safely
+from kd_det.errors import CheckpointError, ConfigError, did_you_mean
 from kd_det.registry import MODELS
 
 from ._functional import full_precision
@@ -19,6 +25,7 @@ _CHOICES = {
     'form': ('paper', 'attention'),
     'reconstruction': ('l1', 'mse'),
 }
+_IN_CHECKPOINT = re.compile(r'(?:^|\.)distill\.(?P<term>\w+)\.losses\.(?P<level>\d+)\.paraphraser\.(?P<name>.+)$')
 
 
 def encoder(channels: int, factor_channels: int, batch_norm: bool = False) -> nn.Sequential:
@@ -56,6 +63,49 @@ class Paraphraser(nn.Module):
         return self.decoder(self.encoder(maps))
 
 
+def load_paraphraser(model: Paraphraser, source: str, level: int) -> None:
+    """Load the paraphraser of one level out of the checkpoint of a first stage.
+
+    Args:
+        model: The paraphraser.
+        source: Path or URL.
+        level: Which one.
+
+    Raises:
+        CheckpointError: If the file cannot be read safely, or holds no paraphraser of this level, or one of another
+            shape, or those of several terms.
+    """
+    key = 'FTLoss.paraphraser'
+    weights = load_checkpoint_safely(source, key=key)['state_dict']
+    found: dict[str, dict[str, Tensor]] = {}
+    levels = set()
+    for name, value in weights.items():
+        match = _IN_CHECKPOINT.search(name)
+        if match:
+            levels.add(int(match['level']))
+            if int(match['level']) == level:
+                found.setdefault(match['term'], {})[match['name']] = value
+    if len(found) != 1:
+        held = f'those of the terms {", ".join(found)}' if found else f'none (levels in it: {sorted(levels) or "no"})'
+        raise CheckpointError(
+            f'{key}: {source!r}: expected one paraphraser of level {level}, found {held}; expected the checkpoint of a '
+            "training with loss=dict(type='kd_det.FTLoss', stage='paraphraser') at the same taps."
+        )
+    (theirs,) = found.values()
+    ours = model.state_dict()
+    wrong = [
+        f'{name} is {tuple(theirs[name].shape) if name in theirs else "missing"}, expected {tuple(value.shape)}'
+        for name, value in ours.items()
+        if name not in theirs or theirs[name].shape != value.shape
+    ]
+    if wrong:
+        raise CheckpointError(
+            f'{key}: {source!r} does not fit level {level}: {"; ".join(wrong[:3])}. Expected the same teacher, taps '
+            'and k in both stages.'
+        )
+    model.load_state_dict({name: theirs[name] for name in ours})
+
+
 @MODELS.register_module()
 class FTLoss(nn.Module):
     r"""Factor transfer of one feature map: a translation of the student's map equals a paraphrase of the teacher's.
@@ -66,7 +116,9 @@ class FTLoss(nn.Module):
 
     with f the output of the translator (student) or of the encoder of the paraphraser (teacher). The paraphraser is
     trained first, by itself: with ``stage='paraphraser'`` the loss is its reconstruction error on the teacher's maps,
-    and the student learns nothing. Then ``stage='transfer'`` loads that checkpoint; the paraphraser stays fixed.
+    and the student learns nothing (:class:`~kd_det.detectors.ParaphraserTrainer` runs no student at all). Then
+    ``stage='transfer'`` starts from that checkpoint, ``paraphraser='work_dirs/…/epoch_1.pth'``; the paraphraser stays
+    fixed.
 
     ``form='attention'`` compares, instead of the factors, the mean of their squares over the channels, of unit length
     over the positions, as some published code does; it is not the paper's loss.
@@ -90,6 +142,9 @@ class FTLoss(nn.Module):
         form: 'paper' or 'attention'.
         reconstruction: Error of the auto-encoder, the mean of absolute ('l1') or squared ('mse') differences.
         translator_bn: Put batch norm into the translator, after each convolution.
+        paraphraser: Path or URL of the checkpoint of the first stage, read when training starts. None: the paraphraser
+            keeps its random weights, with a warning.
+        level: Which of the checkpoint's paraphrasers; set by the term, one per level.
         loss_weight: Factor of the whole.
     """
 
@@ -104,6 +159,8 @@ class FTLoss(nn.Module):
         form: str = 'paper',
         reconstruction: str = 'l1',
         translator_bn: bool = False,
+        paraphraser: str | None = None,
+        level: int = 0,
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__()
@@ -119,9 +176,36 @@ class FTLoss(nn.Module):
             )
         self.student_channels, self.teacher_channels = student_channels, teacher_channels
         self.stage, self.form, self.reconstruction, self.loss_weight = stage, form, reconstruction, loss_weight
+        self.source, self.level = paraphraser, level
+        self._has_weights = stage == 'paraphraser'
         self.paraphraser = Paraphraser(teacher_channels, factor_channels)
         self.translator = encoder(student_channels, factor_channels, translator_bn)
         (self.paraphraser if stage == 'transfer' else self.translator).requires_grad_(False)
+
+    def init_weights(self) -> None:
+        """Read the paraphraser of the first stage, if one is named.
+
+        Raises:
+            CheckpointError: If the file cannot be read safely, or holds no paraphraser that fits.
+        """
+        if not self._has_weights and self.source is not None:
+            load_paraphraser(self.paraphraser, self.source, self.level)
+            self._has_weights = True
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self._has_weights |= any(key.startswith(f'{prefix}paraphraser.') for key in state_dict)  # a run that goes on
+
+    def _start(self) -> None:
+        self.init_weights()
+        if not self._has_weights:
+            print_log(
+                'FTLoss: the paraphraser has random weights (paraphraser=None); expected the checkpoint of a first '
+                "stage with stage='paraphraser'.",
+                'current',
+                logging.WARNING,
+            )
+            self._has_weights = True
 
     @full_precision
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -141,6 +225,7 @@ class FTLoss(nn.Module):
         if self.stage == 'paraphraser':
             error = F.l1_loss if self.reconstruction == 'l1' else F.mse_loss
             return self.loss_weight * error(self.paraphraser(teacher), teacher) + 0.0 * student.sum()
+        self._start()
         with torch.no_grad():
             factor_t = self.paraphraser.encoder(teacher)
         return self.loss_weight * self.distance(self.translator(student), factor_t)
