@@ -110,8 +110,8 @@ class CrossKDLoss(nn.Module):
     Reference: Wang et al., "CrossKD: Cross-Head Knowledge Distillation for Object Detection", CVPR 2024,
     arXiv 2306.11369. N and Z of each detector: the authors' repository, jbwang1997/CrossKD.
 
-    Extra memory: kept for the backward pass about five tensors of N x K, and where asked for six of N x 4 for boxes, two
-    of 4 N x (n + 1) for distributions.
+    Extra memory: kept for the backward pass about five tensors of N x K, and where asked for six of N x 4 for boxes,
+    two of 4 N x (n + 1) for distributions.
 
     Shape:
         - student, teacher: dicts with ``cls`` (N, K), and as asked for ``boxes`` (N, 4), ``dist`` (4 N, n + 1),

@@ -12,6 +12,7 @@ from torch import nn
 
 from kd_det.adapters.cross_head import match_statistics, replaced_forward
 from kd_det.errors import ConfigError
+from kd_det.registry import MODELS
 
 FAMILIES = dict(retina=retina, gfl=gfl, atss=atss, fcos=fcos)
 #: Names of the predicting layers in each head.
@@ -413,6 +414,30 @@ def test_narrow_numbers(kind):
     for name in ('loss_cross_cls', 'loss_cross_reg'):
         assert losses[name].dtype == torch.float32
         torch.testing.assert_close(losses[name], expected[name], rtol=0.2, atol=0.02)
+
+
+@pytest.mark.parametrize('kind', ['named', 'mean'])
+def test_other_kinds_of_teachers(kind):
+    """One of two teachers, which read the head at different places, and the student's own average."""
+    one = dict(config=config('retina'), checkpoint=None)
+    terms = {'cross': term(2)['cross']}
+    if kind == 'named':
+        terms = {name: term(idx, teacher=f'{name}:bbox_head')['cross'] for name, idx in (('big', 1), ('other', 2))}
+    teacher = dict(big=one, other=copy.deepcopy(one)) if kind == 'named' else dict(ema=True)
+    torch.manual_seed(0)
+    cfg = dict(type='kd_det.DistillDetector', student=config('retina'), teacher=teacher, distill=terms)
+    model = MODELS.build(cfg)
+    model.init_weights()
+    model.train()
+    for name, net in model.teachers.items():
+        if kind == 'mean':
+            net.follow(model.student)
+        assert model.distill[name or 'cross'].adapter.teacher_net.module is net.model
+    images, samples = batch(model)
+    losses = model.loss(images, samples)
+    total(losses).backward()
+    assert all((losses[f'loss_{name}_cls'] > 0.01) == (kind == 'named') for name in terms)
+    assert all(p.grad is None for net in model.teachers.values() for p in net.model.parameters())
 
 
 def test_copies_of_the_distiller_use_the_same_teacher():
