@@ -26,6 +26,19 @@ def test_crd(family):
     run_method(terms, family(), family(base=16, channels=24), boxes=(5, 4))
 
 
+@pytest.mark.parametrize('variant', ['repdistiller', 'listing'])
+def test_other_forms_of_cc(variant):
+    terms = fragment('cc')
+    terms['cc']['loss']['variant'] = variant
+    run_method(terms, retina(), retina(base=16, channels=24), boxes=(5, 4))
+
+
+@pytest.mark.parametrize('family', [retina, fcos, faster])
+def test_maps_of_all_kinds_of_boxes(family):
+    adapter = dict(type='kd_det.Instances', output='maps', roi_size=3, jitter=0.1, background=4, detections=0.1)
+    run_method(fragment('sp', sp=dict(adapter=adapter)), family(), family(base=16, channels=24), boxes=(3, 0))
+
+
 def _process(rank, path):
     """Two steps of two processes, the second of which sees no boxes; DDP itself looks for parameters left out."""
     dist.init_process_group('gloo', init_method=f'file://{path}/meeting', rank=rank, world_size=2)
