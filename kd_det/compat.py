@@ -14,6 +14,8 @@ part                                   for                            reason
                                                                       ``torchvision://`` imports torchvision
 :func:`register_atomic_local_backend`  mmengine <= 0.10.7             a kill while saving leaves half a file
 :func:`init_cpu_distributed`           mmengine <= 0.10.7             ``init_dist`` calls ``torch.cuda.set_device``
+:func:`zero_level_embed`               mmdet <= 3.3.0                 DETRs hold uninitialised memory until
+                                                                      ``init_weights``
 =====================================  =============================  ================================================
 
 :func:`install` is called by ``import kd_det``. It imports no part of mmrazor and changes nothing that works by itself.
@@ -446,6 +448,20 @@ def init_cpu_distributed(cfg: mmengine.Config) -> bool:
         return False
     torch.distributed.init_process_group('gloo')
     return True
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# mmdet <= 3.3.0: DeformableDETR and DINO make `level_embed` as torch.Tensor(levels, channels), whatever the memory
+# holds, until init_weights or a checkpoint fills it (models/detectors/deformable_detr.py, `_init_layers`). The dry
+# forward comes before that, and a teacher with random weights never gets there: now and then their outputs are NaN.
+# Test: test_mmdet_still_leaves_level_embed_uninitialised.
+
+
+def zero_level_embed(model: torch.nn.Module) -> None:
+    """Zero the level embedding of a detector that has just been built, if it has one."""
+    embed = getattr(model, 'level_embed', None)
+    if isinstance(embed, torch.nn.Parameter):
+        embed.data.zero_()
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -399,6 +399,31 @@ def test_a_launcher_that_set_nothing_is_reported(monkeypatch):
         compat.init_cpu_distributed(Config(dict(launcher='pytorch')))
 
 
+# --- mmdet ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def uninitialised_memory_is_nan():
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize('family', ['deformable', 'dino'])
+def test_mmdet_still_leaves_level_embed_uninitialised(uninitialised_memory_is_nan, family):
+    import tiny_models
+
+    make = getattr(tiny_models, family)
+    names = [n for n, p in tiny_models.build(make(), init=False).named_parameters() if p.isnan().any()]
+    assert names == ['level_embed'], 'mmdet initialises it: drop zero_level_embed'
+    model = tiny_models.distiller(make(), make(base=16), dict(cwd=tiny_models.cwd('neck')), init=False)
+    for network in (model.student, model.teacher.model):
+        assert all(torch.isfinite(p).all() for p in network.parameters()) and not network.level_embed.any()
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+
 def test_install_twice_is_install_once():
     compat.install()
     before = len(sys.meta_path)
