@@ -60,6 +60,19 @@ def test_plain_formula():
     assert found['kd'] == 0  # one class has no soft-max
 
 
+def test_avg_factor_divides_the_sums_alone():
+    torch.manual_seed(0)
+    student, teacher, cls = torch.randn(6, 12), torch.randn(6, 12), torch.randn(6, 4)
+    pos, vlr = torch.tensor([0, 4]), torch.tensor([1, 3])
+    published, found = (
+        LDLoss(reg_max=2)(student, teacher, pos, vlr, torch.ones(2), cls, cls.flip(1), avg_factor=factor)
+        for factor in (None, torch.tensor(5.0))
+    )
+    torch.testing.assert_close(found['ld'] * 5, published['ld'])
+    torch.testing.assert_close(found['ld_vlr'] * 5, published['ld_vlr'])
+    assert found['kd'] == published['kd'] > 0  # a mean already
+
+
 def test_no_anchors():
     student, cls = torch.randn(2, 68, 3, 4, requires_grad=True), torch.randn(2, 5, 3, 4, requires_grad=True)
     none = torch.zeros(0, dtype=torch.long)

@@ -1,6 +1,6 @@
 # Decoder queries of DETR-type heads (Deformable DETR, DINO): the teacher's 100 most confident queries of an image, each
 # beside the student's query that the student's own matcher gives it. Ours; weights as CrossKD has for Deformable DETR
-# (jbwang1997/CrossKD), where beta is 0: with 1 equality costs nothing.
+# (jbwang1997/CrossKD), where beta is 0: with 1 equality costs nothing. For soft-max scores (DETR): KDLoss.
 cls, box = 'bbox_head[0]', 'bbox_head[1]'
 rows = dict(type='kd_det.QueryRows', match='hungarian', topk=100)
 distill = dict(
