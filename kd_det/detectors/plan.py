@@ -100,13 +100,16 @@ def _names(taps: list[Any], index: int, together: bool) -> str:
 
 @contextlib.contextmanager
 def untouched(*networks: nn.Module) -> Iterator[None]:
-    """Run networks in eval mode and leave no trace: modes, buffers and all random states are as before."""
+    """Run networks in eval mode and leave no trace: modes, buffers and all random states are as before.
+
+    Each process is by itself meanwhile.
+    """
     modes = [(module, module.training) for network in networks for module in network.modules()]
     buffers = [(buffer, buffer.detach().clone()) for network in networks for buffer in network.buffers()]
     python, numpy = random.getstate(), np.random.get_state()
     try:
         devices = {p.device for network in networks for p in network.parameters() if p.device.type == 'cuda'}
-        with torch.random.fork_rng(devices=list(devices)), torch.no_grad():
+        with torch.random.fork_rng(devices=list(devices)), torch.no_grad(), _alone():
             for network in networks:
                 network.eval()
             yield
@@ -118,6 +121,17 @@ def untouched(*networks: nn.Module) -> Iterator[None]:
                 buffer.copy_(value)
         random.setstate(python)
         np.random.set_state(numpy)
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """No other process is asked: the networks are still on the CPU, where NCCL cannot average what heads count."""
+    asked = torch.distributed.is_initialized
+    torch.distributed.is_initialized = lambda: False
+    try:
+        yield
+    finally:
+        torch.distributed.is_initialized = asked
 
 
 def probe_batch(size: tuple[int, int], device: torch.device, masks: bool = True) -> tuple[Tensor, list[DetDataSample]]:

@@ -269,3 +269,23 @@ def test_what_a_constructor_refuses_names_the_term():
         distiller(retina(), retina(), dict(a=cwd(loss=dict(type='kd_det.MGDLoss', mask_type='rows'))), init=False)
     with pytest.raises(ConfigError, match=r'distill\.a\.adapter: .*resize'):
         distiller(retina(), retina(), dict(a=cwd(adapter=dict(type='kd_det.Align', resize='both'))), init=False)
+
+
+def test_it_asks_no_other_process(tmp_path, monkeypatch):
+    """NCCL can average nothing over processes while the networks are on the CPU; afterwards all is as usual."""
+
+    def refuse(*args, **kwargs):
+        raise RuntimeError('No backend type associated with device type cpu')
+
+    torch.distributed.init_process_group('gloo', init_method=f'file://{tmp_path}/meeting', rank=0, world_size=1)
+    try:
+        monkeypatch.setattr(torch.distributed, 'all_reduce', refuse)
+        rows = dict(student='bbox_head[0]', teacher='bbox_head[0]', adapter=dict(type='kd_det.DenseRows'),
+                    loss=dict(type='kd_det.KDLoss', use_sigmoid=True))  # fmt: skip
+        model = distiller(gfl(), gfl(), dict(kd=rows), init=False)
+        assert torch.distributed.is_initialized()
+        model.init_weights()
+        with pytest.raises(RuntimeError, match='No backend'):
+            model.loss(*batch(model))
+    finally:
+        torch.distributed.destroy_process_group()
