@@ -7,6 +7,7 @@ Each part names the versions it is for, the upstream issue or the line at fault,
 part                                   for                            reason
 =====================================  =============================  ================================================
 :class:`_QuantizationFinder`           mmrazor 1.0.0, torch >= 2      ``import mmrazor.models`` fails (#615, #632)
+:func:`soft_cross_entropy`             mmrazor 1.0.0, no mmcls        ``KDSoftCELoss`` has a placeholder for it
 :func:`rename_mmdet_configs`           mmrazor 1.0.0, mmdet >= 3      CWD configs name files as mmdet 2 did
 :data:`SAFE_GLOBALS`                   mmengine <= 0.10.7,            training checkpoints hold ``HistoryBuffer``
                                        torch >= 2.6                   (#1655)
@@ -164,7 +165,37 @@ def import_mmrazor() -> ModuleType:
         ) from error
     except AssertionError as error:  # its own check of the versions of mmcv and mmengine
         raise ConfigError(f'mmrazor refuses the installed versions: {error}') from error
+    losses = sys.modules['mmrazor.models.losses.kd_soft_ce_loss']
+    if isinstance(losses.soft_cross_entropy, type):  # a placeholder, which fails when it is called
+        losses.soft_cross_entropy = soft_cross_entropy
     return sys.modules['mmrazor']
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# mmrazor's KDSoftCELoss takes its cross entropy from mmcls, which mmdet does not need and mmpretrain has replaced.
+# Test: test_soft_cross_entropy_still_is_a_placeholder.
+
+
+def soft_cross_entropy(
+    pred: torch.Tensor,
+    label: torch.Tensor,
+    weight: torch.Tensor | None = None,
+    reduction: str | None = 'mean',
+    avg_factor: Any = None,
+) -> torch.Tensor:
+    """Cross entropy of scores and probabilities of classes.
+
+    Args:
+        pred: Scores, shape (N, C).
+        label: Probabilities, shape (N, C).
+        weight: Of each row, shape (N,).
+        reduction: ``'none'`` (or None), ``'mean'`` or ``'sum'``.
+        avg_factor: Divides the sum, in place of the number of rows.
+    """
+    from mmdet.models.losses.utils import weight_reduce_loss
+
+    rows = -(label * pred.log_softmax(-1)).sum(-1)
+    return weight_reduce_loss(rows, weight, reduction or 'none', avg_factor)
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -71,6 +71,11 @@ class Term(nn.Module):
         self.loss_class = resolve(self.loss_cfg, f'{self.key}.loss')
         forward = list(inspect.signature(self.loss_class.forward).parameters.values())[1:]  # without self
         named = [p for p in forward if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        if len(named) < 2 and len(named) == len(forward):
+            raise ConfigError(
+                f'{self.key}.loss: {self.loss_cfg["type"]!r} takes one reading ({", ".join(p.name for p in named)}); '
+                'expected a loss that compares two, student and teacher first.'
+            )
         #: What the loss asks for by argument name, and whether it has a default.
         self.asked = {p.name: p.default is not p.empty for p in named[2:]}
         self.multi_level = getattr(self.loss_class, 'multi_level', False)
