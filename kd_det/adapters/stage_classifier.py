@@ -61,6 +61,20 @@ class StageClassifier(Adapter):
             targets=f'roi_head.bbox_head{self.stage}.get_targets()',
         )
 
+    def bind(self, student: nn.Module, teacher: nn.Module, key: str) -> None:
+        """Check that labels of the student are columns of the teacher.
+
+        Raises:
+            ConfigError: If the second stages have different numbers of classes.
+        """
+        super().bind(student, teacher, key)
+        ours, theirs = _classes(student), _classes(teacher)
+        if None not in (ours, theirs) and ours != theirs:
+            raise ConfigError(
+                f'{key}: the second stage of the student has {ours} classes, that of the teacher {theirs}; expected as '
+                'many. Train the teacher on the same classes, or distil on the neck.'
+            )
+
     def prepare(
         self, student: Any, teacher: Any, context: dict[str, Any], key: str, same_channels: bool = True
     ) -> None:
@@ -96,3 +110,9 @@ class StageClassifier(Adapter):
         if isinstance(extracted, list):  # run again by a mask head that shares the extractor
             extracted = extracted[0]
         return extracted[1], context['targets'][0]
+
+
+def _classes(network: nn.Module) -> int | None:
+    """The number of classes of a second stage, of the first stage of a cascade; None without a second stage."""
+    head = getattr(getattr(network, 'roi_head', None), 'bbox_head', None)
+    return getattr(head[0] if isinstance(head, nn.ModuleList) else head, 'num_classes', None)

@@ -4,21 +4,12 @@ import copy
 
 import pytest
 import torch
-from tiny_models import batch, distiller, fcos, gfl, retina, ssd
+from tiny_models import atss, batch, distiller, fcos, gfl, retina, ssd
 
 from kd_det.adapters import DenseRows
 from kd_det.adapters.dense import assignment_reader
 from kd_det.errors import ConfigError
 from kd_det.registry import MODELS
-
-
-def atss(**parts):
-    cfg = gfl(**parts)
-    head = {k: v for k, v in cfg['bbox_head'].items() if k not in ('reg_max', 'loss_dfl', 'loss_cls', 'loss_bbox')}
-    loss_cls = dict(type='FocalLoss', use_sigmoid=True)
-    return dict(
-        cfg, type='ATSS', bbox_head=dict(head, type='ATSSHead', loss_cls=loss_cls, loss_bbox=dict(type='GIoULoss'))
-    )
 
 
 def rtmdet(**parts):
@@ -178,21 +169,28 @@ def test_images_without_objects_give_a_zero_that_hangs_on_the_student():
     assert gradient is not None and not gradient.any()
 
 
-def test_the_normaliser_is_averaged_over_processes(monkeypatch):
-    """As in mmdet: every process divides by the mean number, so that the gradients' mean is that of one large batch."""
-    seen = []
-
-    def other_process_has_three_times_as_many(number, op):
-        seen.append((float(number), op))
-        number.mul_(2)
-
+@pytest.mark.parametrize('options', [dict(), dict(select='confident', score_thr=0.001), dict(select='all')])
+def test_two_processes_of_one_image_are_one_of_two(options, monkeypatch):
+    """What DDP averages over the processes is the loss of the whole batch, since all divide by the mean number."""
     cfg = retina()
-    model = distiller(cfg, cfg, dict(fg=term()))
-    monkeypatch.setattr('kd_det.adapters.dense.all_reduce', other_process_has_three_times_as_many)
-    model.loss(*batch(model))
-    got = model.terms[0].losses[0].got
-    assert seen == [(len(got['labels']), 'mean')]
-    assert float(got['avg_factor']) == 2 * len(got['labels'])
+    kd = dict(term(**options), loss=dict(type='kd_det.KDLoss', use_sigmoid=True))
+    model = distiller(cfg, retina(base=16), dict(kd=kd))
+    inputs, samples = batch(model, boxes=(3, 1))
+    whole = model.loss(inputs, samples)['loss_kd']
+
+    def number(inputs, samples):
+        noted = []
+        monkeypatch.setattr('kd_det.adapters.dense.all_reduce', lambda value, op: noted.append((value.clone(), op)))
+        model.loss(inputs, samples)
+        return noted[0]
+
+    numbers = [number(inputs[i : i + 1], samples[i : i + 1]) for i in range(2)]
+    assert [op for _, op in numbers] == ['mean', 'mean'] and numbers[0][0] != numbers[1][0]
+    mean = (numbers[0][0] + numbers[1][0]) / 2
+    monkeypatch.setattr('kd_det.adapters.dense.all_reduce', lambda value, op: value.copy_(mean))
+    parts = [model.loss(inputs[i : i + 1], samples[i : i + 1])['loss_kd'] for i in range(2)]
+    assert mean > 1 and whole > 0
+    torch.testing.assert_close((parts[0] + parts[1]) / 2, whole)
 
 
 def test_heads_are_known_by_the_class_that_assigns():

@@ -113,6 +113,27 @@ def test_a_cascade_gives_its_first_stages_rois():
     torch.testing.assert_close(got['teacher'], expected)
 
 
+def test_a_mask_head_that_shares_the_roi_extractor_does_not_mislead(monkeypatch):
+    """The extractor then runs twice, the second time on the positive RoIs alone; the first time counts."""
+    model = distiller(faster(), faster(), dict(a=term(1)))
+    inputs, samples = batch(model)
+    torch.manual_seed(0)
+    model.loss(inputs, samples)
+    alone, head = model.terms[0].losses[0].got, model.student.roi_head
+    bbox_loss = head.bbox_loss
+
+    def with_masks(x, results):
+        found = bbox_loss(x, results)
+        head.bbox_roi_extractor(x[:2], bbox2roi([result.pos_priors for result in results]))
+        return found
+
+    monkeypatch.setattr(head, 'bbox_loss', with_masks)
+    torch.manual_seed(0)
+    model.loss(inputs, samples)
+    shared = model.terms[0].losses[0].got
+    assert torch.equal(shared['labels'], alone['labels']) and torch.equal(shared['teacher'], alone['teacher'])
+
+
 def test_other_taps_are_refused():
     with pytest.raises(ConfigError, match=r'distill.a.student: the reading is 3 items .*expected one map of the back'):
         distiller(faster(), faster(), dict(a=dict(term(), student='neck')), init=False)
@@ -120,6 +141,8 @@ def test_other_taps_are_refused():
         distiller(faster(), faster(), dict(a=dict(term(), teacher='neck[0]')), init=False)
     with pytest.raises(ConfigError, match=r'distill.a.*roi_head'):
         distiller(retina(), faster(), dict(a=term()), init=False)
+    with pytest.raises(ConfigError, match=r'distill.a: the second stage of the student has 3 classes, .*teacher 5'):
+        distiller(faster(), faster(classes=5), dict(a=term()), init=False)
     with pytest.raises(ConfigError, match=r'adapter.stages_behind: found -1, expected 0 or more'):
         StageClassifier(stages_behind=-1)
 

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
-from steps import fragment, run_method
-from tiny_models import atss, batch, cascade, distiller, faster, fcos, gfl, retina, ssd
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from steps import CONFIGS, fragment, run_method
+from tiny_models import atss, batch, cascade, distiller, faster, fcos, gfl, pooled_faster, retina, ssd
 
 from kd_det.adapters.rows import second_stage
 from kd_det.losses.temperature import CurriculumTemperature
@@ -84,24 +86,39 @@ LEARNT = dict(type='kd_det.CurriculumTemperature', t_start=1.0, t_end=3.0)
         ('cwd', 'tau'),
         ('chen_anchor', 'T'),
         ('chen_two_stage', 'T'),
+        ('ld', 'ld_T vlr_T kd_T'),
+        ('sdd', 'temperature'),
     ],
 )
 def test_temperatures_combine_with_every_method(name, temperature, learnt, standardize):
     """Learnt or fixed, on logits as they are or as z-scores: one step with gradients, in its detector."""
-    family = faster if 'two_stage' in name else retina
+    family = dict(ld=gfl, sdd=pooled_faster).get(name, faster if 'two_stage' in name else retina)
     terms = fragment(name)
     for term in terms.values():
         if 'Bounded' not in term['loss']['type']:
-            term['loss'].update({'standardize': standardize, **({temperature: LEARNT} if learnt else {})})
+            term['loss'].update(
+                standardize=standardize, **(dict.fromkeys(temperature.split(), LEARNT) if learnt else {})
+            )
     model = distiller(family(), family(base=16), terms)
     losses = model.loss(*batch(model, boxes=(3, 3)))
-    distilled = {k: v for k, v in losses.items() if k[5:] in terms}
+    distilled = {k: v for k, v in losses.items() if k.startswith(tuple(f'loss_{term}' for term in terms))}
     sum(distilled.values()).backward()
     assert all(torch.isfinite(value) for value in distilled.values())
     found = [m for m in model.distill.modules() if isinstance(m, CurriculumTemperature)]
     assert bool(found) == learnt
     assert all(m.global_T.grad is not None and torch.isfinite(m.global_T.grad).all() for m in found)
     assert not learnt or any(m.global_T.grad.any() for m in found)
+
+
+def test_the_config_of_ctkd_takes_its_temperature_out_of_the_weight_decay():
+    cfg = Config.fromfile(CONFIGS / 'ctkd_faster_r101_r50.py')
+    model = distiller(faster(), faster(), fragment('ctkd_two_stage'))
+    groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
+    names = {id(p): name for name, p in model.named_parameters()}
+    decay = {names[id(p)]: group['weight_decay'] for group in groups for p in group['params']}
+    temperature = 'distill.ctkd.losses.0.T.global_T'
+    assert decay.pop(temperature) == 0.0
+    assert set(decay.values()) == {cfg.optim_wrapper.optimizer.weight_decay} and decay
 
 
 def _gradients(terms):
