@@ -10,6 +10,7 @@ from mmdet.testing import demo_mm_inputs
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.hub import get_config
+from mmengine.logging import MessageHub
 from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
 
@@ -184,6 +185,13 @@ def batch(num_classes, ssd=False, with_mask=False, dino=False):
     return packed
 
 
+def classes_of(detector):
+    for head in ('mask_head', 'bbox_head'):
+        if hasattr(detector, head):
+            return getattr(detector, head).num_classes
+    return detector.roi_head.bbox_head.num_classes
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('name', PLAIN)
 def test_plain_config_trains_a_step(name):
@@ -192,10 +200,9 @@ def test_plain_config_trains_a_step(name):
     model = MODELS.build(random_weights(cfg.model))
     model.init_weights()
     optim = build_optim_wrapper(model, cfg.optim_wrapper)
-    head = model.roi_head.bbox_head if hasattr(model, 'roi_head') else model.bbox_head
     before = {k: v.clone() for k, v in model.named_parameters()}
     model.train()
-    logs = model.train_step(batch(head.num_classes, ssd='ssd' in name), optim)
+    logs = model.train_step(batch(classes_of(model), ssd='ssd' in name, with_mask=model.with_mask), optim)
     assert all(torch.isfinite(value).all() for value in logs.values())
     assert any(not torch.equal(before[k], v) for k, v in model.backbone.named_parameters(prefix='backbone'))
 
@@ -227,11 +234,11 @@ def test_distilled_config_trains_a_step(name):
         ]
         assert same and all(torch.equal(student.get_submodule(part).state_dict()[k], there[k]) for k in same)
 
-    head = student.roi_head.bbox_head if hasattr(student, 'roi_head') else student.bbox_head
     for module in model.modules():
         if isinstance(module, CRDLoss):
             module.hold(3)  # as InstanceIdHook does
-    data = batch(head.num_classes, ssd='ssd' in name, with_mask='mask' in name, dino='dino' in name)
+    MessageHub.get_current_instance().update_info('iter', 0)  # as the runner does, for YOLOX's multi-scale training
+    data = batch(classes_of(student), ssd='ssd' in name, with_mask=student.with_mask, dino='dino' in name)
     losses = model(**model.data_preprocessor(data, True), mode='loss')
     total, logs = model.parse_losses(losses)
     assert all(torch.isfinite(value).all() for value in logs.values())
@@ -244,7 +251,7 @@ def test_distilled_config_trains_a_step(name):
             assert value >= 0 if key.removeprefix('loss_') in MAY_BE_ZERO else value > 0, key
             distilled = distilled + losses[key]
     # The terms alone reach the student, as deep as its last backbone stage.
-    stages = ('layer4', 'layer7') if 'c4' not in name else ('layer3',)
+    stages = ('layer4', 'layer7', 'stage4') if 'c4' not in name else ('layer3',)
     deep = [p for k, p in student.backbone.named_parameters() if k.startswith(stages) and p.requires_grad]
     grads = torch.autograd.grad(distilled, deep, retain_graph=True, allow_unused=True)
     assert any(g is not None and bool(g.abs().sum() > 0) for g in grads)
