@@ -23,7 +23,8 @@ def valuable_region(anchors: Tensor, sizes: Sequence[int], boxes: Tensor, topk: 
 
     With the ATSS threshold of a box, :math:`\alpha` = mean + standard deviation of the IoU of the ``topk`` anchors of
     each level whose centres are nearest to it, the region of the box is :math:`\gamma \alpha \le DIoU < \alpha`, over
-    the anchors of all levels. An anchor is worth its IoU with the box, of several boxes the highest.
+    the anchors of all levels. An anchor is worth its IoU with the box, of several boxes the highest. As published, a
+    positive is not taken out: it is in the region too if its DIoU is low enough, or for another box.
 
     Reference: Zheng et al., "Localization Distillation for Dense Object Detection", CVPR 2022, arXiv 2102.12252.
 

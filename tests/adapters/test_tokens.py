@@ -1,6 +1,9 @@
+import functools
+
 import pytest
 import torch
 from tiny_models import batch, build, cwd, deformable, dino, distiller
+from torch.utils.checkpoint import checkpoint
 
 from kd_det.adapters.tokens import tokens_to_maps
 from kd_det.errors import ConfigError
@@ -52,6 +55,20 @@ def test_pairs_are_the_encoders_outputs():
         for y, x in ((0, 0), (h - 1, 1), (1, w - 1)):  # row by row, as the maps were
             assert torch.equal(pair.teacher[:, :, y, x], cells[:, start + y * w + x])
         start += h * w
+
+
+def test_checkpointed_layers_get_the_same_gradient():
+    """Gradient checkpointing of the encoder's layers (``num_cp``), with torch's own function."""
+    gradients = []
+    for checkpointed in (False, True):
+        model = distiller(deformable(), deformable(base=16), dict(cwd=encoder()))
+        layer = model.student.encoder.layers[0]
+        if checkpointed:
+            layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
+        model.loss(*batch(model))['loss_cwd'].backward()
+        gradients.append([p.grad for p in layer.parameters()])
+    assert any(grad.abs().sum() > 0 for grad in gradients[0])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
 def test_chosen_levels():
