@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from mmengine.config import Config
+from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import build_optim_wrapper
 from steps import CONFIGS, fragment, run_method
-from tiny_models import atss, batch, cascade, distiller, faster, fcos, gfl, pooled_faster, retina, ssd
+from tiny_models import atss, batch, cascade, distiller, faster, fcos, gfl, pooled_faster, retina, ssd, total
 
 from kd_det.adapters.rows import second_stage
 from kd_det.losses.temperature import CurriculumTemperature
@@ -189,3 +192,32 @@ def test_one_and_two_classes_stay_finite(name, classes):
         assert size == 0
     elif (name, classes) != ('logit_std', 2):  # where only the epsilon of the z-scores is left to learn from
         assert size > 1e-7
+
+
+def _process(rank, path):
+    """Two steps of two processes, the second of which sees no boxes; DDP itself looks for parameters left out."""
+    dist.init_process_group('gloo', init_method=f'file://{path}/meeting', rank=rank, world_size=2)
+    terms = dict(fragment('ofa_two_stage'), **fragment('ctkd_two_stage'))
+    model = distiller(faster(), faster(base=16), terms)
+    next(m for m in model.modules() if isinstance(m, CurriculumTemperature)).set_epoch(10)
+    parallel = MMDistributedDataParallel(model, find_unused_parameters=False, broadcast_buffers=False)
+    optimiser = torch.optim.SGD(model.parameters(), 3e-2)
+    for _ in range(2):
+        images, samples = batch(model, boxes=(3, 2) if rank == 0 else (0, 0))
+        optimiser.zero_grad()
+        total(parallel(images, samples, mode='loss')).backward()
+        assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+        optimiser.step()
+    torch.save(dict(model.named_parameters()), f'{path}/{rank}.pth')
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_processes_with_and_without_boxes_stay_alike(tmp_path):
+    """Classifiers of stages and a learnt temperature, trained alike though one process has nothing for them."""
+    mp.spawn(_process, (str(tmp_path),), nprocs=2)
+    one, other = (torch.load(tmp_path / f'{rank}.pth') for rank in range(2))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+    (temperature,) = (value for name, value in one.items() if name.endswith('global_T'))
+    assert temperature.item() != 1.0
