@@ -2,6 +2,7 @@
 
 from .align import Align
 from .base import Adapter, Pair
+from .connectors import Connectors
 from .cross_head import CrossHead
 from .dense import DenseRows
 from .distributions import BoxDistributions
@@ -19,6 +20,7 @@ __all__ = [
     'Align',
     'AnchorRows',
     'BoxDistributions',
+    'Connectors',
     'CrossHead',
     'DenseRows',
     'Instances',

@@ -25,8 +25,16 @@ ROWS = {
 LABELLED = {'DKDLoss': {}, 'WSLD': dict(num_classes=4)}
 #: Losses of one network's output, for generators of images.
 ONE_SIDED = ('ActivationLoss', 'InformationEntropyLoss', 'OnehotLikeLoss')
-#: What they need that a detector's term does not have: see the test that names them.
-OTHERS = ('CRDLoss', 'FBKDLoss')
+#: What needs more than a term of a detector has: see the test that names it.
+OTHERS = ('CRDLoss',)
+#: What a connector gives, on either side.
+CONNECTED = {
+    'FBKDLoss': (dict(type='mmrazor.FBKDStudentConnector'), dict(type='mmrazor.FBKDTeacherConnector')),
+    'MGDLoss': (dict(type='mmrazor.MGDConnector'), None),
+    'FTLoss': (
+        dict(type='mmrazor.Translator', out_channel=8), dict(type='mmrazor.Paraphraser', out_channel=8, phase='train')
+    ),
+}  # fmt: skip
 
 WIDE = dict(base=16, channels=24)
 LABELS = dict(gt_labels='roi_head.bbox_head.get_targets()[0]')
@@ -43,13 +51,21 @@ def rows(name, options, **term):
 
 
 def test_all_of_mmrazors_losses_are_here():
-    assert {*MAPS, *ROWS, *LABELLED, *ONE_SIDED, *OTHERS} == set(mmrazor_losses.__all__)
+    assert {*MAPS, *ROWS, *LABELLED, *ONE_SIDED, *OTHERS, *CONNECTED} == set(mmrazor_losses.__all__)
 
 
 @pytest.mark.parametrize('name', MAPS)
 @pytest.mark.parametrize('family', [retina, gfl])
 def test_on_maps(name, family):
     run_method(neck(name, MAPS[name]), family(), family(**WIDE))
+
+
+@pytest.mark.parametrize('name', CONNECTED)
+def test_behind_connectors(name):
+    student, teacher = CONNECTED[name]
+    adapter = dict(type='kd_det.Connectors', student=student, teacher=teacher)
+    term = dict(student='neck', teacher='neck', adapter=adapter, loss=dict(type=f'mmrazor.{name}'))
+    run_method(dict(razor=term), retina(), retina())
 
 
 @pytest.fixture(scope='module')
@@ -109,13 +125,10 @@ def test_losses_of_one_network_are_refused(name):
         distiller(retina(), retina(), neck(name, {}))
 
 
-def test_what_the_others_need():
-    """Not for a detector's readings: kd_det has its own of both."""
-    with pytest.raises(AssertionError, match='sample_idx'):  # an index of each image, and one vector per image
+def test_crd_wants_the_index_of_each_image():
+    """And one vector for each: nothing that a detector has. kd_det has its own, on instances."""
+    with pytest.raises(AssertionError, match='sample_idx'):
         model = distiller(faster(), faster(**WIDE), rows('CRDLoss', dict(neg_num=2, sample_n=9, dim_out=4)))
-        model.loss(*batch(model))
-    with pytest.raises(ValueError, match='unpack'):  # the six outputs of mmrazor's own connectors
-        model = distiller(retina(), retina(), neck('FBKDLoss', {}))
         model.loss(*batch(model))
 
 
