@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -81,6 +82,13 @@ class BatchNorm(nn.BatchNorm2d):
         if self.training and maps.shape[0] * maps.shape[2] * maps.shape[3] == 1:
             return F.batch_norm(maps, self.running_mean, self.running_var, self.weight, self.bias, False, 0, self.eps)
         return super().forward(maps)
+
+    @torch.no_grad()
+    def track(self, mean: Tensor, variance: Tensor) -> None:
+        """Update the running statistics with those of a batch, shape (C,), as :meth:`forward` does."""
+        self.num_batches_tracked += 1
+        self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
+        self.running_var.lerp_(variance.to(self.running_var), self.momentum)
 
 
 class ConvReg(nn.Module):

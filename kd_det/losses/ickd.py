@@ -28,7 +28,7 @@ class ICKDLoss(nn.Module):
     Reference: Liu et al., "Exploring Inter-Channel Correlation for Diversity-preserved Knowledge Distillation", ICCV
     2021, arXiv 2202.03680. Published weight: 2.5 (CIFAR).
 
-    Extra memory: two maps of B x C_t x H x W for the embedding, and matrices of B x C_t x C_t.
+    Extra memory: one map of B x C_s x H x W, and matrices of B x C x C; the embedded map itself never appears.
 
     Shape:
         - student: (B, student_channels, H, W)
@@ -65,14 +65,37 @@ class ICKDLoss(nn.Module):
             ValueError: If shapes do not fit.
         """
         check_maps('ICKDLoss', student, teacher, self.student_channels, self.teacher_channels)
-        difference = self.correlation(self.embed(student)) - self.correlation(teacher)
+        products = products_of(teacher.flatten(2))
+        difference = F.normalize(self.embedded_products(student), dim=2) - F.normalize(products, dim=2)
         return self.loss_weight * difference.square().sum() / (teacher.shape[1] * teacher.shape[0])
 
-    @staticmethod
-    def correlation(maps: Tensor) -> Tensor:
-        """Products of the channels, each row of unit length: shape (B, C, H, W) to (B, C, C)."""
-        flat = maps.flatten(2)
-        gram = torch.bmm(flat, flat.detach().transpose(1, 2))
-        # The gradient of the second factor, by way of the transposed matrix: saves a map.
-        gram = gram + (gram.transpose(1, 2) - gram.detach().transpose(1, 2))
-        return F.normalize(gram, dim=2)
+    def embedded_products(self, student: Tensor) -> Tensor:
+        """Products of the channels of ``embed(student)``, shape (B, C_t, C_t), without that map.
+
+        A convolution 1x1 and batch norm are linear in the pixels, y = a (W x) + b, so that sums of products of y follow
+        from those of x. Each channel of x is centred first, which changes nothing in y, and keeps rounding small.
+        """
+        conv, bn = self.embed.conv.weight.flatten(1), self.embed.bn
+        centre = student.detach().mean((0, 2, 3))
+        x = (student - centre[:, None, None]).flatten(2)
+        pixels = x.shape[2]
+        sums = x.sum(2) @ conv.T  # of W x, per image
+        products = conv @ products_of(x) @ conv.T
+        number = x.shape[0] * pixels
+        if bn.training and number > 1:
+            mean = sums.sum(0) / number
+            variance = products.diagonal(dim1=1, dim2=2).sum(0) / number - mean.square()
+            bn.track(mean + conv @ centre, variance * number / (number - 1))
+        else:
+            mean, variance = bn.running_mean - conv @ centre, bn.running_var
+        a = bn.weight * torch.rsqrt(variance + bn.eps)
+        b = bn.bias - a * mean
+        mixed = (a * sums)[:, :, None] * b
+        return a[:, None] * products * a + mixed + mixed.transpose(1, 2) + pixels * b[:, None] * b
+
+
+def products_of(maps: Tensor) -> Tensor:
+    """Products of the channels of maps (B, C, n): shape (B, C, C)."""
+    gram = torch.bmm(maps, maps.detach().transpose(1, 2))
+    # The gradient of the second factor, by way of the transposed matrix: saves a map.
+    return gram + (gram.transpose(1, 2) - gram.detach().transpose(1, 2))

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 
@@ -33,6 +35,25 @@ def test_plain_formula():
             rows = [torch.stack([(x[i] * x[j]).sum() for j in range(4)]) for x in (s, t)]
             total = total + sum((rows[0] / rows[0].norm() - rows[1] / rows[1].norm()) ** 2)
     torch.testing.assert_close(loss(student, teacher), 2 * total / (2 * 4))
+
+
+@pytest.mark.parametrize('training', [True, False])
+@pytest.mark.parametrize('dtype, offset', [(torch.float64, 0.0), (torch.float32, 30.0)])
+def test_products_are_those_of_the_embedded_map(training, dtype, offset):
+    """In one go, without the map; running statistics follow as by batch norm itself."""
+    torch.manual_seed(3)
+    loss = ICKDLoss(5, 7).to(dtype)
+    torch.nn.init.normal_(loss.embed.bn.weight)
+    torch.nn.init.normal_(loss.embed.bn.bias)
+    student = torch.randn(3, 5, 6, 9, dtype=dtype) + offset
+    loss.embed(student)  # some statistics to start with
+    loss.train(training)
+    plain = copy.deepcopy(loss)
+    maps = plain.embed(student).flatten(2)
+    tol = dict(rtol=1e-10, atol=1e-10) if dtype == torch.float64 else dict(rtol=1e-3, atol=1e-2)
+    torch.testing.assert_close(loss.embedded_products(student), maps @ maps.transpose(1, 2), **tol)
+    for ours, theirs in zip(loss.buffers(), plain.buffers()):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 def test_gradcheck_and_zero_at_equality():
