@@ -335,7 +335,7 @@ def cwd(student: str = 'neck', teacher: str | None = None, **options: Any) -> di
 
 def distiller(
     student: dict[str, Any],
-    teacher: dict[str, Any],
+    teacher: dict[str, Any] | None,
     terms: dict[str, Any],
     checkpoint: str | None = None,
     seed: int | None = 0,
@@ -347,8 +347,8 @@ def distiller(
         torch.manual_seed(seed)
     model = MODELS.build(
         dict(
-            type='kd_det.DistillDetector', student=student, teacher=dict(config=teacher, checkpoint=checkpoint),
-            distill=terms, **options,
+            type='kd_det.DistillDetector', student=student, distill=terms, **options,
+            teacher=None if teacher is None else dict(config=teacher, checkpoint=checkpoint),
         )
     )  # fmt: skip
     if init:

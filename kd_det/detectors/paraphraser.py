@@ -51,12 +51,17 @@ class ParaphraserTrainer(BaseModel):
         self.teacher = Teacher.from_config(teacher)
         self.data_preprocessor = self.teacher.model.data_preprocessor
         taps = []
-        for term in terms.values():
+        for term in self.terms:
             for tap in term.teacher_taps:
                 tap.module(self.teacher.model, f'{term.key}.teacher')
                 taps.append(tap)
         self._taps = TapSet(self.teacher.model, taps, 'teacher', guest=True)
         self.plan = self._make_plan()
+
+    @property
+    def terms(self) -> list[Term]:
+        """The terms, in the order of the config."""
+        return list(self.distill.values())
 
     def _make_plan(self) -> Plan:
         """One dry forward of the teacher, which tells each paraphraser its channels."""
@@ -78,7 +83,7 @@ class ParaphraserTrainer(BaseModel):
                             'model.teacher.config.'
                         ) from error
             plan = Plan(size)
-            for term in self.distill.values():
+            for term in self.terms:
                 try:
                     maps = self._maps(term)
                     plan.add(term, term.prepare(maps, maps, {}), maps, maps)
@@ -122,7 +127,7 @@ class ParaphraserTrainer(BaseModel):
         losses: dict[str, Tensor] = {}
         try:
             self.teacher.observe(inputs, data_samples, self._taps)
-            for term in self.distill.values():
+            for term in self.terms:
                 maps = self._maps(term)
                 losses.update(term(maps, maps, {}) if term.factor else term.idle())
         finally:

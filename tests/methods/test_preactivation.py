@@ -70,3 +70,11 @@ def test_signs_follow_the_teacher():
         optimiser.step()
         shares.append(agreement())
     assert shares[-1] > shares[0] + 0.1
+
+
+@pytest.mark.parametrize('name', ['ab', 'ofd'])
+def test_deeper_stages_teach_shallower_ones(name):
+    """Self-distillation: no other network; widths and sizes differ, and OFD reads the norms of the student itself."""
+    taps = dict(student=['backbone.layer2@pre', 'backbone.layer3@pre'], teacher=['student:backbone.layer4@pre'] * 2)
+    terms = fragment(name, **{name: taps})
+    run_method(terms, retina(), None)
