@@ -166,7 +166,8 @@ def checkpoint_kind(state_dict: Mapping[str, Any]) -> str:
     if 'architecture' in parts:
         return 'mmrazor'
     # a semi-supervised detector of mmdet has a student too, and its teacher beside it, where kd_det never has one
-    return 'kd_det' if 'student' in parts and 'teacher' not in parts else 'mmdet'
+    distils = 'student' in parts and 'teacher' not in parts
+    return 'kd_det' if distils or parts == {'distill'} else 'mmdet'  # terms alone: paraphrasers
 
 
 def _bare(key: str) -> str:

@@ -46,7 +46,7 @@ def _check_start(cfg: Config) -> None:
     key = 'resume' if cfg.get('resume') else 'load_from'
     checkpoint = load_checkpoint_safely(cfg.load_from, key=key)
     kind = checkpoint_kind(checkpoint['state_dict'])
-    distils = type_name(cfg.model) == 'DistillDetector'
+    distils = type_name(cfg.model) in ('DistillDetector', 'ParaphraserTrainer')
     if distils and kind == 'mmrazor':
         raise CheckpointError(
             f'{key}: {cfg.load_from!r} was written by mmrazor; expected one of kd_det, or of a plain student: take the '

@@ -179,8 +179,9 @@ class FTLoss(nn.Module):
         self.source, self.level = paraphraser, level
         self._has_weights = stage == 'paraphraser'
         self.paraphraser = Paraphraser(teacher_channels, factor_channels)
-        self.translator = encoder(student_channels, factor_channels, translator_bn)
-        (self.paraphraser if stage == 'transfer' else self.translator).requires_grad_(False)
+        if stage == 'transfer':
+            self.paraphraser.requires_grad_(False)
+            self.translator = encoder(student_channels, factor_channels, translator_bn)
 
     def init_weights(self) -> None:
         """Read the paraphraser of the first stage, if one is named.

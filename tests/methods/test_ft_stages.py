@@ -14,6 +14,7 @@ from tiny import tiny_options, write_tiny_coco
 from tiny_models import batch, build, distiller, faster, fcos, gfl, raw_batch, retina
 from torch.utils.data import DataLoader
 
+from kd_det.checkpoint import checkpoint_kind, export_student, load_checkpoint_safely
 from kd_det.engine import prepare_train, run_train
 from kd_det.engine.arguments import parse_train
 from kd_det.engine.preflight import check_teacher_file
@@ -38,9 +39,9 @@ def trainer(teacher=None, terms=None, checkpoint=None, seed=0):
     return model.train()
 
 
-def runner(work_dir, model, steps):
+def runner(work_dir, model, steps, resume=False):
     raw = [raw_batch(sizes=[(64, 64)], boxes=[1], seed=i) for i in range(2)]
-    data = [dict(inputs=d['inputs'][0], data_samples=d['data_samples'][0]) for d in raw] * steps  # a single epoch
+    data = [dict(inputs=d['inputs'][0], data_samples=d['data_samples'][0]) for d in raw] * 30  # no second epoch
 
     def collate(items):
         items = copy.deepcopy(items)
@@ -51,7 +52,8 @@ def runner(work_dir, model, steps):
         train_cfg=dict(by_epoch=False, max_iters=steps, val_interval=1000), default_scope='mmdet',
         optim_wrapper=dict(optimizer=dict(type='Adam', lr=3e-3)), randomness=dict(seed=0),
         default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=steps, by_epoch=False)),
-        custom_hooks=[dict(type='kd_det.TermScheduleHook')], experiment_name=f'{work_dir.parent.name}_{work_dir.name}',
+        custom_hooks=[dict(type='kd_det.TermScheduleHook')], resume=resume,
+        experiment_name=f'{work_dir.parent.name}_{work_dir.name}_{steps}',
     )  # fmt: skip
 
 
@@ -163,6 +165,27 @@ def test_the_checkpoint_holds_paraphrasers_alone(first):
     assert names and {name.split('.')[0] for name in saved} == {'distill'}
     assert {int(name.split('.')[3]) for name in names} == {0, 1, 2}
     assert not any('teacher' in name for name in saved)
+
+
+def test_there_is_no_student_in_it(first, tmp_path):
+    saved = load_checkpoint_safely(first[1])
+    assert checkpoint_kind(saved['state_dict']) == 'kd_det'
+    with pytest.raises(CheckpointError, match='holds no weights of a student'):
+        export_student(saved, tmp_path / 'student.pth', source='paraphrasers.pth')
+
+
+def test_the_first_stage_goes_on_where_it_was(first, tmp_path):
+    def model():
+        return trainer(checkpoint=str(first[0]))
+
+    whole = runner(tmp_path / 'whole', model(), 4)
+    whole.train()
+    runner(tmp_path / 'parts', model(), 2).train()
+    resumed = runner(tmp_path / 'parts', model(), 4, resume=True)
+    resumed.train()
+    assert resumed.iter == 4
+    ours = resumed.model.state_dict()
+    assert all(torch.equal(ours[name], value) for name, value in whole.model.state_dict().items())
 
 
 def test_the_second_stage_starts_from_the_first(first, tmp_path):
