@@ -1,6 +1,6 @@
 # FGD: YOLOX-L -> YOLOX-M, 300 epochs, 8 GPUs x 8 images.
-# Published: 45.9 -> 46.6 mAP on COCO val2017 (teacher 49.4). Source: README of the authors' repository, yzd-v/FGD, and
-# its branch yolox, where the loss is also divided by the factor of the multi-scale training.
+# Published: 45.9 -> 46.6 mAP on COCO val2017 (teacher 49.4). Source: authors' repository, yzd-v/FGD, branch
+# yolox, where the loss is also divided by the factor of the multi-scale training; here it is not.
 _base_ = ['mmdet::yolox/yolox_m_8xb8-300e_coco.py', './_base_/distill/fgd_yolox.py']
 model = dict(
     _delete_=True,

@@ -1,6 +1,7 @@
 # ReviewKD: Faster R-CNN R101 -> R50, 1x, 8 GPUs x 2 images; P2 to P6, weight 1.
-# Ours: mmdet's recipe and teacher (39.8), with the published weight. The authors trained in detectron2, 180 000
-# steps of 8 images. Source: dvlab-research/ReviewKD; paper arXiv 2104.09044.
+# Ours: mmdet's recipe and teacher (39.8), with the published weight.
+# (Published recipes are detectron2's: 180 000 steps of 8 images in mdistiller.) Source: dvlab-research/ReviewKD; paper
+# arXiv 2104.09044.
 _base_ = [
     'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
     './_base_/distill/reviewkd.py',

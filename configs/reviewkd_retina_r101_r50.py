@@ -1,6 +1,7 @@
 # ReviewKD: RetinaNet R101 -> R50, 1x, 8 GPUs x 2 images; P3 to P7, weight 1.
-# Ours: mmdet's recipe and teacher (38.9), with the published weight. The authors trained in detectron2, 180 000
-# steps of 8 images. Source: dvlab-research/ReviewKD; paper arXiv 2104.09044.
+# Ours: mmdet's recipe and teacher (38.9), with the published weight.
+# (Published recipes are detectron2's: 180 000 steps of 8 images in mdistiller.) Source: dvlab-research/ReviewKD; paper
+# arXiv 2104.09044.
 _base_ = [
     'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
     './_base_/distill/reviewkd.py',
