@@ -125,7 +125,7 @@ class FTLoss(nn.Module):
 
     Reference: Kim, Park and Kwak, "Paraphrasing Complex Network: Network Compression via Factor Transfer", NeurIPS
     2018, arXiv 1802.04977. Published weight: 500; after the division by the length the values are of the size of one
-    over C x H x W.
+    over the root of C x H x W.
 
     Extra memory: twelve maps, six of the width of the inputs and six of the width of the factor.
 
