@@ -3,7 +3,8 @@ dataset_type = 'CocoDataset'
 data_root = 'data/synthetic/'
 metainfo = dict(
     classes=('square', 'circle', 'triangle', 'star', 'cross', 'ring'),
-    palette=[(230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0)])
+    palette=[(230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0)],
+)
 
 train_pipeline = [
     dict(type='kd_det.LoadImageOnce'),
@@ -29,7 +30,9 @@ train_dataloader = dict(
         ann_file='annotations/train.json',
         data_prefix=dict(img='train/'),
         filter_cfg=dict(filter_empty_gt=False),
-        pipeline=train_pipeline))
+        pipeline=train_pipeline,
+    ),
+)
 val_dataloader = dict(
     batch_size=8,
     num_workers=0,
@@ -42,7 +45,9 @@ val_dataloader = dict(
         ann_file='annotations/val.json',
         data_prefix=dict(img='val/'),
         test_mode=True,
-        pipeline=test_pipeline))
+        pipeline=test_pipeline,
+    ),
+)
 test_dataloader = val_dataloader
 
 val_evaluator = dict(type='CocoMetric', ann_file=data_root + 'annotations/val.json', metric='bbox')
