@@ -72,6 +72,11 @@ def test_every_config_has_a_row_and_every_row_a_config():
     assert set(NAMES) == set(ROWS)
 
 
+def test_the_readme_lists_every_config():
+    text = (ROOT / 'README.md').read_text()
+    assert [name for name in NAMES if f'`{name}`' not in text] == []
+
+
 @pytest.mark.parametrize('name', [*NAMES, *(f'plain/{path.stem}' for path in CONFIGS.glob('plain/*.py'))])
 def test_is_short(name):
     assert len((CONFIGS / f'{name}.py').read_text().splitlines()) <= 32
