@@ -3,7 +3,7 @@
 import pytest
 import torch
 from steps import fragment, run_method
-from tiny_models import cwd, fcos, gfl, retina
+from tiny_models import cwd, faster, fcos, gfl, retina, ssd
 
 from kd_det.registry import MODELS
 
@@ -20,6 +20,19 @@ class Nothing(torch.nn.Module):
 @pytest.mark.parametrize('name', ['fgd', 'mgd', 'cwd'])
 def test_flagships(name, family):
     run_method(fragment(name), family(), family(base=16, channels=24))
+
+
+@pytest.mark.parametrize('name', ['fgd', 'mgd'])
+def test_flagships_in_two_stages(name):
+    terms = fragment(f'{name}_two_stage', **{name: dict(student='neck[0:2]', teacher='neck[0:2]')})
+    run_method(terms, faster(), faster(base=16, channels=24))
+
+
+@pytest.mark.parametrize(
+    'name, family', [('chen_anchor', retina), ('chen_two_stage', faster), ('ssdkd', ssd), ('cwd', ssd), ('fgd', ssd)]
+)
+def test_heads_of_chen(name, family):
+    run_method(fragment(name), family(), family(base=16))
 
 
 def test_a_loss_that_teaches_nothing_is_found():
