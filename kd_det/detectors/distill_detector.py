@@ -177,7 +177,16 @@ class DistillDetector(BaseDetector):
         second: dict[tuple[str, str], tuple[str, Tap, Tap, int | None]] = {}
         for term in self.terms:
             try:
-                teacher = self._whose(term.teacher_name, f'{term.key}.teacher')
+                network = self._network(self._whose(term.teacher_name, f'{term.key}.teacher'))
+                heads = [
+                    taps[0].module(where, f'{term.key}.{side}')
+                    for side, taps, where in (
+                        ('student', term.student_taps, self.student),
+                        ('teacher', term.teacher_taps, network),
+                    )
+                ]
+                term.adapter.check_modules(*heads, term.key)
+                term.adapter.bind(self.student, network, term.key)  # it may know better than a tap why it cannot serve
                 for owner, tap, key in term.taps():
                     owner = self._whose(owner, key)
                     tap.module(self._network(owner), key)
@@ -191,10 +200,6 @@ class DistillDetector(BaseDetector):
                         dense[owner].append(tap)
                 if is_default_align(term.adapter):
                     term.adapter.layout_is_fixed = _is_head_output(self.student, term.student_tap)
-                network = self._network(teacher)
-                heads = (term.student_tap.module(self.student), term.teacher_tap.module(network))
-                term.adapter.check_modules(*heads, term.key)
-                term.adapter.bind(self.student, network, term.key)
             except ConfigError as error:
                 errors.append(error)
         errors += self._inherit_errors()

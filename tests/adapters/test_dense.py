@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from tiny_families import yolox
 from tiny_models import atss, batch, distiller, fcos, gfl, retina, ssd
 
 from kd_det.adapters import DenseRows
@@ -245,3 +246,15 @@ def test_other_layouts_are_refused():
         distiller(retina(), retina(), dict(a=term('neck', select='all')), init=False)
     with pytest.raises(ConfigError, match=r'labels of \[.*\] rows per level; expected \[384, 96\]'):
         distiller(gfl(), gfl(), dict(a=term('bbox_head[0][0:2]')), init=False)
+
+
+def test_a_head_without_readable_targets_is_refused_with_advice():
+    """YOLOX has no ``get_targets``: the advice is the adapter's, not that a tap does not exist."""
+    term = dict(
+        student='bbox_head[0]', teacher='bbox_head[0]', loss=dict(type='kd_det.KDLoss', use_sigmoid=True),
+        adapter=dict(type='kd_det.DenseRows'),
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match="YOLOXHead is not one of those.*expected select='confident'"):
+        distiller(yolox(), yolox(), dict(a=term))
+    open_term = {**term, 'adapter': dict(type='kd_det.DenseRows', select='confident', normalize='scores')}
+    distiller(yolox(), yolox(), dict(a=open_term))
