@@ -15,8 +15,8 @@ part                                   for                            reason
                                                                       ``torchvision://`` imports torchvision
 :func:`register_atomic_local_backend`  mmengine <= 0.10.7             a kill while saving leaves half a file
 :func:`init_cpu_distributed`           mmengine <= 0.10.7             ``init_dist`` calls ``torch.cuda.set_device``
-:func:`zero_level_embed`               mmdet <= 3.3.0                 DETRs hold uninitialised memory until
-                                                                      ``init_weights``
+:func:`fill_uninitialised`             mmdet <= 3.3.0                 DETRs and SSD hold uninitialised memory
+                                                                      until ``init_weights``
 =====================================  =============================  ================================================
 
 :func:`install` is called by ``import kd_det``. It imports no part of mmrazor and changes nothing that works by itself.
@@ -482,17 +482,20 @@ def init_cpu_distributed(cfg: mmengine.Config) -> bool:
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# mmdet <= 3.3.0: DeformableDETR and DINO make `level_embed` as torch.Tensor(levels, channels), whatever the memory
-# holds, until init_weights or a checkpoint fills it (models/detectors/deformable_detr.py, `_init_layers`). The dry
-# forward comes before that, and a teacher with random weights never gets there: now and then their outputs are NaN.
-# Test: test_mmdet_still_leaves_level_embed_uninitialised.
+# mmdet <= 3.3.0 makes some parameters as torch.Tensor(sizes), whatever the memory holds, until init_weights or a
+# checkpoint fills them: `level_embed` of Deformable DETR and DINO (models/detectors/deformable_detr.py) and the scale
+# of SSD's L2Norm (models/necks/ssd_neck.py). The dry forward comes before that, and a teacher with random weights never
+# gets there: now and then their outputs are NaN.
+# Test: test_mmdet_still_leaves_parameters_uninitialised.
 
 
-def zero_level_embed(model: torch.nn.Module) -> None:
-    """Zero the level embedding of a detector that has just been built, if it has one."""
-    embed = getattr(model, 'level_embed', None)
-    if isinstance(embed, torch.nn.Parameter):
-        embed.data.zero_()
+def fill_uninitialised(model: torch.nn.Module) -> None:
+    """Give a detector that has just been built the values that mmdet means its uninitialised parameters to have."""
+    for module in model.modules():
+        if isinstance(getattr(module, 'level_embed', None), torch.nn.Parameter):
+            module.level_embed.data.zero_()
+        elif type(module).__name__ == 'L2Norm':
+            module.weight.data.fill_(module.scale)
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -31,6 +31,18 @@ def seeded():
 
 
 @pytest.fixture(autouse=True)
+def own_visualizer():
+    """A runner's visualizer is global and would be the next test's."""
+    yield
+    from mmengine.visualization import Visualizer
+
+    classes = [Visualizer]
+    for cls in classes:
+        cls._instance_dict.clear()
+        classes += cls.__subclasses__()
+
+
+@pytest.fixture(autouse=True)
 def mmdet_scope():
     """Every test finds mmdet's names, whichever scope a runner of an earlier test has left behind."""
     from mmengine.registry import DefaultScope

@@ -427,15 +427,30 @@ def uninitialised_memory_is_nan():
 
 
 @pytest.mark.parametrize('family', ['deformable', 'dino'])
-def test_mmdet_still_leaves_level_embed_uninitialised(uninitialised_memory_is_nan, family):
+def test_mmdet_still_leaves_parameters_uninitialised(uninitialised_memory_is_nan, family):
     import tiny_models
 
     make = getattr(tiny_models, family)
     names = [n for n, p in tiny_models.build(make(), init=False).named_parameters() if p.isnan().any()]
-    assert names == ['level_embed'], 'mmdet initialises it: drop zero_level_embed'
+    assert names == ['level_embed'], 'mmdet initialises it: drop fill_uninitialised'
     model = tiny_models.distiller(make(), make(base=16), dict(cwd=tiny_models.cwd('neck')), init=False)
     for network in (model.student, model.teacher.model):
         assert all(torch.isfinite(p).all() for p in network.parameters()) and not network.level_embed.any()
+
+
+def test_mmdet_still_leaves_ssds_scale_uninitialised(uninitialised_memory_is_nan):
+    from kd_det.registry import MODELS
+
+    neck = MODELS.build(
+        dict(
+            type='mmdet.SSDNeck', in_channels=(16, 32), out_channels=(16, 32, 32), level_strides=(2,),
+            level_paddings=(1,), l2_norm_scale=7.0,
+        )
+    )  # fmt: skip
+    names = [n for n, p in neck.named_parameters() if p.isnan().any()]
+    assert names == ['l2_norm.weight'], 'mmdet initialises it: drop it from fill_uninitialised'
+    compat.fill_uninitialised(neck)
+    assert bool((neck.l2_norm.weight == 7).all())
 
 
 # ----------------------------------------------------------------------------------------------------------------------

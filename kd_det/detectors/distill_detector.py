@@ -16,7 +16,7 @@ from mmengine.config import ConfigDict
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from kd_det.compat import zero_level_embed
+from kd_det.compat import fill_uninitialised
 from kd_det.errors import ConfigError, did_you_mean
 from kd_det.losses._functional import map_tensors
 from kd_det.registry import MODELS
@@ -106,7 +106,7 @@ class DistillDetector(BaseDetector):
         plain = copy.deepcopy(student)
         with MODELS.switch_scope_and_registry(scope) as registry:
             self.student: nn.Module = registry.build(student)
-        zero_level_embed(self.student)
+        fill_uninitialised(self.student)
         self.data_preprocessor = self.student.data_preprocessor
         self.task_weights = dict(task_weights or {})
         self.inherit = dict(inherit) if isinstance(inherit, Mapping) else {path: path for path in _strings(inherit)}

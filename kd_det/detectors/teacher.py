@@ -15,7 +15,7 @@ from mmengine.model import ExponentialMovingAverage
 from torch import Tensor, nn
 
 from kd_det.checkpoint import checkpoint_kind, load_checkpoint_safely, student_state_dict
-from kd_det.compat import zero_level_embed
+from kd_det.compat import fill_uninitialised
 from kd_det.errors import CheckpointError, ConfigError, did_you_mean
 from kd_det.registry import MODELS
 from kd_det.taps import TapSet
@@ -50,7 +50,7 @@ class Teacher:
         scope = model_cfg.pop('_scope_', 'mmdet')
         with MODELS.switch_scope_and_registry(scope) as registry:
             self.model: nn.Module = registry.build(model_cfg)
-        zero_level_embed(self.model)
+        fill_uninitialised(self.model)
         self.model.requires_grad_(False).eval()
         self.loaded = False
         self._runs: dict[int, tuple[str, dict[Any, int]]] = {}

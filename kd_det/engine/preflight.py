@@ -93,6 +93,15 @@ def check_model(cfg: Config) -> None:
         raise ConfigError(f"model: {model!r}; expected a dict with 'type'. The config defines no detector.")
     if type_name(model) != 'DistillDetector':
         return
+    teacher = model.get('teacher')
+    if not isinstance(teacher, dict) or not teacher:
+        terms = (model.get('distill') or {}).values() if isinstance(model.get('distill'), dict) else ()
+        alone = all('student:' in str(term.get('teacher')) for term in terms if isinstance(term, dict))
+        if teacher is not None or not terms or not alone:
+            raise ConfigError(
+                f'model.teacher: {teacher!r}; expected dict(config=<name, path or dict>, checkpoint=<path or URL>).'
+                f'{did_you_mean("teacher", [k for k in model if k != "teacher"])}'
+            )
     for name, what in (
         ('student', 'the config of an mmdet detector'),
         ('distill', 'a dict of terms'),
@@ -102,11 +111,6 @@ def check_model(cfg: Config) -> None:
                 f'model.{name}: {model.get(name)!r}; expected {what}.'
                 f'{did_you_mean(name, [k for k in model if k != name])}'
             )
-    teacher = model.get('teacher')
-    if teacher is not None and (not isinstance(teacher, dict) or not teacher):
-        raise ConfigError(
-            f'model.teacher: {teacher!r}; expected dict(config=<name, path or dict>, checkpoint=<path or URL>).'
-        )
     for name, one in named_teachers(teacher).items():
         if one is not None and not one.get('config') and not one.get('ema'):
             key = f'model.teacher{"." * bool(name)}{name}.config'
