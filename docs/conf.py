@@ -6,5 +6,6 @@ extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.autosummary', 'sp
 autosummary_generate = True
 autodoc_typehints = 'description'
 myst_enable_extensions = ['colon_fence']
+myst_heading_anchors = 3
 html_theme = 'furo'
 exclude_patterns = ['_build']
