@@ -40,7 +40,7 @@ def test_printed_config_steps(tmp_path, number):
         if teacher.follows:
             teacher.follow(model.student)
             with torch.no_grad():  # a step away from its average, to which it is equal at the start
-                model.student.backbone.layer2[0].conv1.weight.mul_(1.1)
+                model.student.backbone.layer2[0].downsample[0].weight.mul_(1.1)
     data = demo_mm_inputs(1, [(3, 128, 192)], num_items=[3], num_classes=80, use_box_type=True)
     for sample in data['data_samples']:
         del sample.ignored_instances
