@@ -91,7 +91,7 @@ class Align(Adapter):
         self.convs = nn.ModuleList(convs)
 
     def loss_options(self, index: int) -> dict[str, Any]:
-        return dict(level=index)
+        return dict(level=index, levels=len(self.convs))
 
     def forward(self, student: Any, teacher: Any, context: dict[str, Any]) -> list[Pair]:
         ours, theirs = levels_of(student), levels_of(teacher)

@@ -309,9 +309,9 @@ def _identity(maps: Tensor) -> Tensor:
 
 def _activation(conv: nn.Module) -> nn.Module:
     """What a ``@pre`` tap of the module reads the input of."""
-    from kd_det.taps.recorders import is_activation  # imports mmrazor, which takes a while
+    from kd_det.taps.recorders import activations_in  # imports mmrazor, which takes a while
 
-    return [module for module in conv.modules() if is_activation(module)][-1]
+    return activations_in(conv)[-1]
 
 
 def _flatten(maps: Tensor, columns: int) -> Tensor:

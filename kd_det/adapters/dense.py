@@ -32,12 +32,11 @@ def _labels_alone(targets: Any) -> tuple[Sequence[Tensor], Sequence[Tensor] | No
 
 
 #: Labels and their weights, level by level, in what ``get_targets`` of these classes of MMDetection returns. Heads that
-#: inherit the method are read alike; all others (YOLOF, PAA, VFNet, …) return something else, or have no such method.
+#: inherit the method are read alike; all others (PAA, VFNet, …) return something else, or have no such method.
 _READERS: dict[str, Callable[[Any], tuple[Sequence[Tensor], Sequence[Tensor] | None]]] = {
     'AnchorHead': _labels_first,
     'ATSSHead': _anchors_first,
     'GFLHead': _anchors_first,
-    'TOODHead': _anchors_first,
     'RTMDetHead': _anchors_first,
     'FCOSHead': _labels_alone,
     'CondInstBboxHead': _labels_alone,
@@ -51,7 +50,7 @@ class DenseRows(Adapter):
     The term's taps read ``bbox_head[0]``. Which rows:
 
     - ``'assigned'``: the student's foreground, by its own assignment; of every head whose assignment can be read:
-      RetinaNet, SSD and other plain anchor heads, ATSS, GFL, TOOD, RTMDet, FCOS. The targets are read by themselves.
+      RetinaNet, SSD and other plain anchor heads, ATSS, GFL, RTMDet, FCOS. The targets are read by themselves.
     - ``'confident'``: where the teacher's highest score is above ``score_thr``, at most ``topk`` of each image.
     - ``'all'``: all of them. Never divide their sum by their number: easy background would drown the objects.
 
@@ -120,6 +119,8 @@ class DenseRows(Adapter):
                 f'{key}.student: {self.student_tap.text!r} is not in a dense head; expected a tap such as '
                 "'bbox_head[0]' of a one-stage detector. For a second stage use dict(type='kd_det.RoIRows')."
             )
+        for side, network in (('student', student), ('teacher', teacher)):
+            self._refuse_no_logits(getattr(network, self.head, None), f'{key}.{side}')
         self.columns, self.classes = head.cls_out_channels, head.num_classes
         self.is_sigmoid = getattr(head, 'use_sigmoid_cls', True)
         self._read = assignment_reader(head)
@@ -128,6 +129,24 @@ class DenseRows(Adapter):
                 f'{key}.adapter: select={self.select!r}, normalize={self.normalize!r} need the assignment of the '
                 f'student, and that of {type(head).__name__} is not one of those that can be read '
                 f"({', '.join(_READERS)}); expected select='confident' or 'all', with normalize='scores'."
+            )
+
+    @staticmethod
+    def _refuse_no_logits(head: nn.Module | None, key: str) -> None:
+        """Refuse heads whose scores are no sigmoid or soft-max of what the tap reads.
+
+        Raises:
+            ConfigError: If the head gives probabilities, or multiplies by an objectness of its own.
+        """
+        why = None
+        if getattr(getattr(head, 'loss_cls', None), 'activated', False):
+            why = 'gives probabilities, no logits'
+        elif hasattr(head, 'loss_obj') or hasattr(head, 'loss_conf'):
+            why = 'multiplies its class scores by an objectness'
+        if why:
+            raise ConfigError(
+                f'{key}: {type(head).__name__} {why}, so that its class scores alone say nothing about a row; expected '
+                "a tap such as 'neck'."
             )
 
     def check_modules(self, student: nn.Module, teacher: nn.Module, key: str) -> None:

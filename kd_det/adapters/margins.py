@@ -21,13 +21,14 @@ class _Watch:
     """Finds the layer that ran before the last activation inside a module, in any number of forwards."""
 
     def __init__(self, module: nn.Module) -> None:
-        from kd_det.taps.recorders import is_activation  # it imports mmrazor
+        from kd_det.taps.recorders import activations_in  # it imports mmrazor
 
         self.layer: nn.Module | None = None
         self._latest: nn.Module | None = None
         self._handles = [module.register_forward_pre_hook(self._begin)]
+        activations = set(activations_in(module))
         for name, part in module.named_modules():
-            if is_activation(part):
+            if part in activations:
                 self._handles.append(part.register_forward_pre_hook(self._activated))
             elif not set(_SHORTCUTS) & set(name.split('.')) and any(True for _ in part.parameters(recurse=False)):
                 self._handles.append(part.register_forward_hook(self._ran))

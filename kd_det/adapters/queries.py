@@ -130,6 +130,13 @@ class QueryRows(Adapter):
                 f"{key}.adapter.layers: found 'all', but the student has {len(student)} decoder layers, the teacher "
                 f"{len(teacher)}; expected 'last'."
             )
+        for side, reading, guest in (('student', student, self.student_net), ('teacher', teacher, self.teacher_net)):
+            layers = getattr(getattr(guest.module, 'decoder', None), 'num_layers', len(reading))
+            if self.layers == 'all' and len(reading) != layers:
+                raise ConfigError(
+                    f"{key}.adapter.layers: found 'all', but in evaluation {type(guest.module).__name__} (the {side}) "
+                    f"scores {len(reading)} of its {layers} decoder layers; expected 'last'."
+                )
         self.notes = [f'{self.match} match of {self.topk or "all"} queries']
         self(student, teacher, context)
 

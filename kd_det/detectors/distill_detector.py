@@ -230,7 +230,13 @@ class DistillDetector(BaseDetector):
             try:
                 Tap.parse(path, 'model.inherit, student').module(self.student, 'model.inherit, student')
                 tap = Tap.parse(source, 'model.inherit, teacher')
-                tap.module(self._network(self._whose(tap.owner, 'model.inherit')), 'model.inherit, teacher')
+                owner = self._whose(tap.owner, 'model.inherit')
+                tap.module(self._network(owner), 'model.inherit, teacher')
+                if owner == 'student' or self.teachers[owner].follows:
+                    raise ConfigError(
+                        f'model.inherit: {source!r} is of the student or of its average, which have nothing to give '
+                        f'it; expected a part of a trained teacher. Remove {path!r} from inherit.'
+                    )
             except ConfigError as error:
                 errors.append(error)
         return errors
@@ -413,7 +419,8 @@ class DistillDetector(BaseDetector):
         self._load_teachers()
         try:
             context = self._context(batch_inputs, batch_data_samples)
-            active = {self._whose(term.teacher_name, term.key) for term in self.terms if term.factor}
+            running = [term for term in self.terms if term.factor]
+            active = {self._whose(owner, key) for term in running for owner, _, key in term.taps()}
             for name in active - {'student'}:
                 self.teachers[name].observe(batch_inputs, batch_data_samples, self._teacher_taps[name])
             self._student_taps.clear()
@@ -460,10 +467,11 @@ class DistillDetector(BaseDetector):
         """A term's student reading, teacher reading and context, after the student has run."""
         found: dict[str, Any] = {}
         for owner, tap, key in term.taps():
-            found.setdefault(key, []).append(self._read(term, self._whose(owner, key), tap, key))
+            reading = self._read(term, self._whose(owner, key), tap, key)
+            if key == f'{term.key}.teacher' or tap.owner == 'teacher':  # of the student itself, perhaps
+                reading = map_tensors(Tensor.detach, reading)
+            found.setdefault(key, []).append(reading)
         student, teacher = (_levels(found.pop(f'{term.key}.{side}')) for side in ('student', 'teacher'))
-        if term.teacher_name == 'student':
-            teacher = map_tensors(Tensor.detach, teacher)
         return student, teacher, {**context, **{key.rpartition('.')[2]: value[0] for key, value in found.items()}}
 
     def _read(self, term: Term, owner: str, tap: Tap, key: str) -> Any:

@@ -182,9 +182,9 @@ def _check_schedules(cfg: Config) -> None:
                     "needs; expected dict(type='kd_det.EMATeacherHook') beside your own hooks."
                 )
     _check_instance_ids(cfg, hooks)
-    if 'TermScheduleHook' in hooks:
+    if 'TermScheduleHook' in hooks or type_name(cfg.model) not in ('DistillDetector', 'ParaphraserTrainer'):
         return
-    for name, term in cfg.model.get('distill', {}).items() if type_name(cfg.model) == 'DistillDetector' else ():
+    for name, term in cfg.model.get('distill', {}).items():
         if not isinstance(term, dict):
             continue
         needs = f'schedule={term.schedule}' if term.get('schedule') else _curriculum(term)

@@ -11,6 +11,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from kd_det.checkpoint import export_student
+from kd_det.detectors import ParaphraserTrainer
 from kd_det.registry import HOOKS
 
 
@@ -77,6 +78,8 @@ class StudentCheckpointHook(Hook):
     @master_only
     def _write(self, runner: Runner, name: str) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if isinstance(model, ParaphraserTrainer):  # a stage without a student
+            return
         meta: dict[str, Any] = dict(
             epoch=runner.epoch, iter=runner.iter, seed=runner.seed, experiment_name=runner.experiment_name
         )

@@ -74,14 +74,34 @@ def pool_to_smaller(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     return tuple(x if tuple(x.shape[2:]) == size else F.adaptive_avg_pool2d(x, size) for x in (first, second))
 
 
-class BatchNorm(nn.BatchNorm2d):
-    """Batch norm that also takes one single value per channel, as of a 1x1 map of one image: by running statistics."""
+class BatchNorm(nn.Module):
+    """Batch norm whose statistics are those of one process, and which one single value per channel does not break.
+
+    It has the parameters and buffers of ``nn.BatchNorm2d``. A single value, as of a 1x1 map of one image, is normalised
+    by the running statistics. ``sync_bn`` of the runner leaves it alone: a process may have nothing to compare in a
+    step, and the others would wait for it in vain.
+
+    Args:
+        channels: C.
+        eps: Added to the variance.
+        momentum: Share of a batch in the running statistics.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.eps, self.momentum = eps, momentum
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+        self.register_buffer('running_mean', torch.zeros(channels))
+        self.register_buffer('running_var', torch.ones(channels))
+        self.register_buffer('num_batches_tracked', torch.tensor(0))
 
     def forward(self, maps: Tensor) -> Tensor:
         """Normalise maps of shape (B, C, H, W)."""
-        if self.training and maps.shape[0] * maps.shape[2] * maps.shape[3] == 1:
-            return F.batch_norm(maps, self.running_mean, self.running_var, self.weight, self.bias, False, 0, self.eps)
-        return super().forward(maps)
+        by_batch = self.training and maps.shape[0] * maps.shape[2] * maps.shape[3] > 1
+        if by_batch:
+            self.num_batches_tracked += 1
+        statistics = (self.running_mean, self.running_var)
+        return F.batch_norm(maps, *statistics, self.weight, self.bias, by_batch, self.momentum, self.eps)
 
     @torch.no_grad()
     def track(self, mean: Tensor, variance: Tensor) -> None:

@@ -63,13 +63,14 @@ class Paraphraser(nn.Module):
         return self.decoder(self.encoder(maps))
 
 
-def load_paraphraser(model: Paraphraser, source: str, level: int) -> None:
+def load_paraphraser(model: Paraphraser, source: str, level: int, number: int | None = None) -> None:
     """Load the paraphraser of one level out of the checkpoint of a first stage.
 
     Args:
         model: The paraphraser.
         source: Path or URL.
         level: Which one.
+        number: How many levels the file must have: another slice of a pyramid has its levels elsewhere. None: any.
 
     Raises:
         CheckpointError: If the file cannot be read safely, or holds no paraphraser of this level, or one of another
@@ -90,6 +91,11 @@ def load_paraphraser(model: Paraphraser, source: str, level: int) -> None:
         raise CheckpointError(
             f'{key}: {source!r}: expected one paraphraser of level {level}, found {held}; expected the checkpoint of a '
             "training with loss=dict(type='kd_det.FTLoss', stage='paraphraser') at the same taps."
+        )
+    if number is not None and len(levels) != number:
+        raise CheckpointError(
+            f'{key}: {source!r} has paraphrasers of {len(levels)} levels, and the taps of this term give {number}; '
+            'expected the same taps in both stages.'
         )
     (theirs,) = found.values()
     ours = model.state_dict()
@@ -145,6 +151,7 @@ class FTLoss(nn.Module):
         paraphraser: Path or URL of the checkpoint of the first stage, read when training starts. None: the paraphraser
             keeps its random weights, with a warning.
         level: Which of the checkpoint's paraphrasers; set by the term, one per level.
+        levels: How many the checkpoint must have; set by the term.
         loss_weight: Factor of the whole.
     """
 
@@ -161,6 +168,7 @@ class FTLoss(nn.Module):
         translator_bn: bool = False,
         paraphraser: str | None = None,
         level: int = 0,
+        levels: int | None = None,
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__()
@@ -176,7 +184,7 @@ class FTLoss(nn.Module):
             )
         self.student_channels, self.teacher_channels = student_channels, teacher_channels
         self.stage, self.form, self.reconstruction, self.loss_weight = stage, form, reconstruction, loss_weight
-        self.source, self.level = paraphraser, level
+        self.source, self.level, self.levels = paraphraser, level, levels
         self._has_weights = stage == 'paraphraser'
         self.paraphraser = Paraphraser(teacher_channels, factor_channels)
         if stage == 'transfer':
@@ -190,7 +198,7 @@ class FTLoss(nn.Module):
             CheckpointError: If the file cannot be read safely, or holds no paraphraser that fits.
         """
         if not self._has_weights and self.source is not None:
-            load_paraphraser(self.paraphraser, self.source, self.level)
+            load_paraphraser(self.paraphraser, self.source, self.level, self.levels)
             self._has_weights = True
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:

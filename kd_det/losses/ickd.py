@@ -84,7 +84,7 @@ class ICKDLoss(nn.Module):
         number = x.shape[0] * pixels
         if bn.training and number > 1:
             mean = sums.sum(0) / number
-            variance = products.diagonal(dim1=1, dim2=2).sum(0) / number - mean.square()
+            variance = (products.diagonal(dim1=1, dim2=2).sum(0) / number - mean.square()).clamp(min=0)
             bn.track(mean + conv @ centre, variance * number / (number - 1))
         else:
             mean, variance = bn.running_mean - conv @ centre, bn.running_var

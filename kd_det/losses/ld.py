@@ -132,6 +132,9 @@ class LDLoss(nn.Module):
             divergence = self._divergence(scores, _rows(cls_teacher.detach(), pos_inds), T)
             mean = divergence.sum() / (max(len(pos_inds), 1) * cls_student.shape[1])
             losses['kd'] = self.kd_weight * T**2 * mean
+        idle = [self.vlr_T] * (vlr_inds is None) + [self.kd_T] * (cls_teacher is None)
+        unused = [0.0 * temperature_of(T) for T in idle if isinstance(T, nn.Module)]  # learnt, and in DDP
+        losses['ld'] = sum(unused, losses['ld'])
         return {name: self.loss_weight * loss for name, loss in losses.items()}
 
     def _divergence(self, student: Tensor, teacher: Tensor, T: float | Tensor) -> Tensor:

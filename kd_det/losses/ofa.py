@@ -10,6 +10,7 @@ from kd_det.errors import ConfigError
 from kd_det.registry import MODELS
 
 from ._functional import full_precision
+from ._maps import BatchNorm
 from ._rows import counted_rows, logit_rows, row_mean
 from .temperature import make_temperature, standardise, temperature_of
 
@@ -151,7 +152,7 @@ def _separable(in_channels: int, out_channels: int) -> nn.Sequential:
         layers += [
             nn.Conv2d(in_channels, in_channels, 3, stride, 1, groups=in_channels, bias=False),
             nn.Conv2d(in_channels, width, 1, bias=False),
-            nn.BatchNorm2d(width),
+            BatchNorm(width),
             nn.ReLU(inplace=True),
         ]
     return nn.Sequential(*layers)

@@ -81,7 +81,7 @@ class PreActivationRecorder(_OnModule, ModuleInputsRecorder):
         self._latest: Any = None
 
     def prepare_from_model(self, model: nn.Module | None = None) -> None:
-        found = [module for module in self._module.modules() if is_activation(module)]
+        found = activations_in(self._module)
         if not found:
             raise ConfigError(
                 f'{self.source!r}: {type(self._module).__name__} holds no activation module (ReLU, SiLU, …), so that '
@@ -145,6 +145,13 @@ def is_activation(module: nn.Module) -> bool:
     if isinstance(module, (nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.MultiheadAttention)):
         return False
     return type(module).__module__ == nn.ReLU.__module__ or type(module).__name__ in _OTHER_ACTIVATIONS
+
+
+def activations_in(module: nn.Module) -> list[nn.Module]:
+    """The activations in a module, without those that are parts of another one (in DyReLU)."""
+    if is_activation(module):
+        return [module]
+    return [found for child in module.children() for found in activations_in(child)]
 
 
 def clone(value: Any) -> Any:

@@ -248,13 +248,16 @@ def test_other_layouts_are_refused():
         distiller(gfl(), gfl(), dict(a=term('bbox_head[0][0:2]')), init=False)
 
 
-def test_a_head_without_readable_targets_is_refused_with_advice():
-    """YOLOX has no ``get_targets``: the advice is the adapter's, not that a tap does not exist."""
+@pytest.mark.parametrize('select', ['assigned', 'confident', 'all'])
+def test_scores_that_are_no_logits_are_refused(select):
+    """YOLOX multiplies by its objectness, and has no ``get_targets``: the advice is not that a tap does not exist."""
     term = dict(
         student='bbox_head[0]', teacher='bbox_head[0]', loss=dict(type='kd_det.KDLoss', use_sigmoid=True),
-        adapter=dict(type='kd_det.DenseRows'),
+        adapter=dict(type='kd_det.DenseRows', select=select, normalize='scores'),
     )  # fmt: skip
-    with pytest.raises(ConfigError, match="YOLOXHead is not one of those.*expected select='confident'"):
+    with pytest.raises(ConfigError, match="YOLOXHead multiplies its class scores by an objectness.*'neck'"):
         distiller(yolox(), yolox(), dict(a=term))
-    open_term = {**term, 'adapter': dict(type='kd_det.DenseRows', select='confident', normalize='scores')}
-    distiller(yolox(), yolox(), dict(a=open_term))
+    probabilities = retina()
+    probabilities['bbox_head']['loss_cls'] = dict(type='QualityFocalLoss', use_sigmoid=True, activated=True)
+    with pytest.raises(ConfigError, match='RetinaHead gives probabilities, no logits'):
+        distiller(probabilities, retina(), dict(a=term))

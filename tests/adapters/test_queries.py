@@ -164,6 +164,11 @@ def test_errors():
         adapter(teacher=deformable(num_queries=12), match='index')
     with pytest.raises(ConfigError, match="found 'all', but the student has 1 decoder layers, the teacher 2"):
         adapter(teacher=deformable(layers=2), layers='all')
+    _, one = adapter(deformable(layers=2), deformable(layers=2))
+    one.layers = 'all'
+    one.student_net.module.decoder.num_layers = 6  # as DAB-DETR, whose head sees the last layer alone in evaluation
+    with pytest.raises(ConfigError, match=r'DeformableDETR \(the student\) scores 2 of its 6 decoder layers'):
+        one.prepare(*[torch.zeros(2, 1, 10, 3)] * 2, {}, 'distill.q')
     with pytest.raises(ConfigError, match="found 2 items .*, expected .*such as 'bbox_head"):
         adapter(tap='bbox_head')
     with pytest.raises(ConfigError, match=r"adapter.match: DeformableDETRHead has no assigner; expected match='index'"):

@@ -60,6 +60,17 @@ def test_a_silent_term_leaves_its_teacher_idle(monkeypatch):
     assert set(model.loss(*batch(model))) >= {'loss_b'}
 
 
+def test_inputs_of_another_teacher_keep_it_running():
+    """Also when the only term that names it as its teacher is silent."""
+    a = {**cwd('neck[0]', 'big:neck[0]'), 'inputs': dict(theirs='other:neck')}
+    model = model_of(retina(), teachers(big=retina(), other=fcos()), dict(a=a, b=cwd('neck', 'other:neck')))
+    model.terms[1].factor = 0.0
+    seen = {}
+    model.terms[0].forward = lambda s, t, context: seen.update(context) or {}
+    model.loss(*batch(model))
+    assert len(seen['theirs']) == 3
+
+
 def test_second_stages_of_two_teachers():
     terms = dict(a=FROM_HEAD, b={**FROM_HEAD, 'teacher': 'other:roi_head.bbox_head[0]'})
     model = model_of(faster(), teachers(big=faster(base=16), other=faster()), terms)
@@ -120,7 +131,22 @@ def test_deeper_layers_teach_shallower_ones():
     assert not any(name.startswith(('backbone.layer3', 'backbone.layer4')) for name in grads)
 
 
+def test_what_teaches_carries_no_gradient():
+    term = dict(cwd('neck[0]', 'student:neck[0]'), inputs=dict(theirs='teacher:neck', ours='neck'))
+    model = model_of(retina(), None, dict(a=term))
+    seen = {}
+    model.terms[0].forward = lambda s, t, context: seen.update(context, s=s, t=t) or {}
+    model.loss(*batch(model))
+    assert seen['s'].requires_grad and seen['ours'][0].requires_grad
+    assert not seen['t'].requires_grad and not seen['theirs'][0].requires_grad
+
+
 # ----------------------------------------------------------------------------------------------------- mean teacher
+
+
+def test_nothing_is_inherited_from_the_average():
+    with pytest.raises(ConfigError, match="model.inherit: 'neck' is of the student or of its average"):
+        model_of(retina(), dict(ema=True), dict(a=cwd()), inherit=['neck'])
 
 
 def test_the_average_moves_as_the_formula_says():

@@ -83,3 +83,26 @@ def test_errors():
         ICKDLoss(3, 4)(torch.zeros(1, 4, 5, 5), torch.zeros(1, 4, 5, 5))
     with pytest.raises(ValueError, match=r'agree in B, H and W.*\(1, 3, 5, 6\)'):
         ICKDLoss(3, 4)(torch.zeros(1, 3, 5, 6), torch.zeros(1, 4, 5, 5))
+
+
+def test_a_channel_without_variance_stays_finite():
+    """The variance is a difference of moments, which rounding must not make negative."""
+    loss = ICKDLoss(16, 4)
+    for seed in range(10):
+        torch.manual_seed(seed)
+        student = (torch.randn(2, 1, 12, 16) * 1000 + torch.randn(2, 16, 12, 16) * 1e-3).requires_grad_()
+        with torch.no_grad():
+            loss.embed.conv.weight -= loss.embed.conv.weight.mean(1, keepdim=True)
+        value = loss(student, torch.randn(2, 4, 12, 16))
+        value.backward()
+        assert torch.isfinite(value) and torch.isfinite(student.grad).all()
+        assert torch.isfinite(loss.embed.bn.running_var).all() and bool((loss.embed.bn.running_var >= 0).all())
+
+
+def test_synchronised_norms_of_the_runner_leave_it_alone():
+    loss = ICKDLoss(6, 4)
+    names = set(loss.state_dict())
+    converted = torch.nn.SyncBatchNorm.convert_sync_batchnorm(loss)
+    assert not any(isinstance(m, torch.nn.SyncBatchNorm) for m in converted.modules())
+    assert set(converted.state_dict()) == names >= {'embed.bn.running_var', 'embed.bn.num_batches_tracked'}
+    assert torch.isfinite(converted(torch.randn(2, 6, 4, 4), torch.randn(2, 4, 4, 4)))

@@ -117,3 +117,12 @@ def test_errors():
         loss(maps, maps, inds, inds, torch.ones(2))
     with pytest.raises(ValueError, match=r'pos_inds must have shape \(number,\), found \(1, 1\)'):
         loss(maps, maps, inds[None])
+
+
+def test_learnt_temperatures_of_parts_that_are_not_given_get_a_gradient():
+    """Of zero: DDP counts parameters without one."""
+    learnt = dict(type='kd_det.CurriculumTemperature')
+    loss = LDLoss(reg_max=3, ld_T=learnt, vlr_T=learnt, kd_T=learnt)
+    loss(torch.randn(5, 16, requires_grad=True), torch.randn(5, 16), torch.tensor([0, 3]))['ld'].backward()
+    assert loss.vlr_T.global_T.grad == 0 == loss.kd_T.global_T.grad
+    assert loss.ld_T.global_T.grad != 0

@@ -17,8 +17,9 @@ from torch.utils.data import DataLoader
 from kd_det.checkpoint import checkpoint_kind, export_student, load_checkpoint_safely
 from kd_det.engine import prepare_train, run_train
 from kd_det.engine.arguments import parse_train
-from kd_det.engine.preflight import check_teacher_file
+from kd_det.engine.preflight import _check_schedules, check_teacher_file
 from kd_det.errors import CheckpointError, ConfigError
+from kd_det.hooks import StudentCheckpointHook
 from kd_det.losses import FTLoss
 from kd_det.registry import MODELS
 
@@ -172,6 +173,10 @@ def test_there_is_no_student_in_it(first, tmp_path):
     assert checkpoint_kind(saved['state_dict']) == 'kd_det'
     with pytest.raises(CheckpointError, match='holds no weights of a student'):
         export_student(saved, tmp_path / 'student.pth', source='paraphrasers.pth')
+    run = runner(tmp_path / 'w', trainer(), 1)
+    run.train()
+    StudentCheckpointHook().after_train(run)  # of distill_runtime.py: nothing to write, and no error
+    assert not (tmp_path / 'w' / 'student_last.pth').exists()
 
 
 def test_the_first_stage_goes_on_where_it_was(first, tmp_path):
@@ -258,8 +263,12 @@ def test_what_the_second_stage_refuses(first, tmp_path):
         build_with(first[1], k=0.25)
     saved = torch.load(first[1], weights_only=True)
     torch.save({k: v for k, v in saved['state_dict'].items() if '.losses.2.' not in k}, tmp_path / 'two.pth')
-    with pytest.raises(CheckpointError, match=r'of level 2, found none \(levels in it: \[0, 1\]\)'):
+    with pytest.raises(CheckpointError, match='has paraphrasers of 2 levels, and the taps of this term give 3'):
         build_with(tmp_path / 'two.pth')
+    terms = second(first)
+    terms['ft'].update(student='neck[1:3]', teacher='neck[1:3]')  # whose first level is the pyramid's second
+    with pytest.raises(CheckpointError, match='has paraphrasers of 3 levels, and the taps of this term give 2'):
+        distiller(retina(), retina(**TEACHER), terms)
     twice = {k.replace('distill.ft.', f'distill.{t}.'): v for k, v in saved['state_dict'].items() for t in ('a', 'b')}
     torch.save(twice, tmp_path / 'twice.pth')
     with pytest.raises(CheckpointError, match='found those of the terms a, b'):
@@ -321,3 +330,10 @@ def test_both_configs_train_by_the_tool(tmp_path):
     for a, b in zip(run.model.distill['ft'].losses, again.model.distill['ft'].losses, strict=True):
         ours, theirs = a.paraphraser.state_dict(), b.paraphraser.state_dict()
         assert all(torch.equal(theirs[name], value) for name, value in ours.items())
+
+
+def test_a_schedule_of_the_first_stage_needs_its_hook():
+    terms = dict(ft=dict(teacher='neck', loss=dict(type='kd_det.FTLoss', stage='paraphraser'), schedule=dict(begin=1)))
+    cfg = Config(dict(model=dict(type='kd_det.ParaphraserTrainer', distill=terms), custom_hooks=[]))
+    with pytest.raises(ConfigError, match='no TermScheduleHook in it, which model.distill.ft.schedule'):
+        _check_schedules(cfg)

@@ -73,6 +73,24 @@ def test_runs_without_activation_give_nothing():
     assert taps.counts() == {tap.source: 1}
 
 
+def test_an_activation_made_of_activations_is_one():
+    network = ConvModule(3, 8, 1, act_cfg=None)
+    network.activate, network.with_activation = DyReLU(), True
+    x = torch.randn(2, 3, 4, 4)
+    assert torch.equal(read(nn.Sequential(network), '0@pre', x), network.conv(x))
+
+
+class DyReLU(nn.Module):
+    """As mmdet's, an activation that computes its own slope with activations inside."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.ReLU(), nn.Sigmoid())
+
+    def forward(self, x):
+        return x * self.inner(x)
+
+
 def test_a_module_without_activation_is_refused():
     with pytest.raises(ConfigError, match="'conv@pre': Conv2d holds no activation module"):
         TapSet(nn.ModuleDict(dict(conv=nn.Conv2d(3, 3, 1))), [Tap.parse('conv@pre')])
