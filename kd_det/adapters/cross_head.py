@@ -108,6 +108,13 @@ class CrossHead(Adapter):
                     f'{key}.{side}: {type(head).__name__} is no dense head with sigmoid scores; expected '
                     "student='bbox_head@in[0]' and teacher='bbox_head' of detectors such as RetinaNet, GFL, ATSS, FCOS."
                 )
+            for tower in ('cls_convs', 'reg_convs'):
+                length = len(getattr(head, tower, ()))
+                if length < self.idx:
+                    raise ConfigError(
+                        f'{key}.adapter.idx: found {self.idx}, but {tower} of the {side} ({type(head).__name__}) has '
+                        f'{length} convolutions; expected at most as many (0 crosses over at the neck).'
+                    )
         if ours.cls_out_channels != theirs.cls_out_channels:
             raise ConfigError(
                 f'{key}: the student has {ours.cls_out_channels} classes, the teacher {theirs.cls_out_channels}; '

@@ -186,6 +186,14 @@ class RoIRows(Adapter):
         """The student's targets, of the same stage of a cascade."""
         return dict(targets=f'{second_stage(self.student_tap)}.get_targets()')
 
+    def bind(self, student: nn.Module, teacher: nn.Module, key: str) -> None:
+        super().bind(student, teacher, key)
+        if not hasattr(student, 'roi_head'):
+            raise ConfigError(
+                f'{key}.adapter: RoIRows needs a two-stage student, and {type(student).__name__} has no RoIs; expected '
+                "adapter=dict(type='kd_det.DenseRows') on 'bbox_head[0]'."
+            )
+
     def check_modules(self, student: nn.Module, teacher: nn.Module, key: str) -> None:
         if self.reads_boxes:
             check_boxes(student, teacher, key)

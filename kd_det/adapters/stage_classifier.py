@@ -68,6 +68,11 @@ class StageClassifier(Adapter):
             ConfigError: If the second stages have different numbers of classes.
         """
         super().bind(student, teacher, key)
+        if not hasattr(student, 'roi_head'):
+            raise ConfigError(
+                f'{key}.adapter: StageClassifier needs a two-stage student, and {type(student).__name__} has no RoIs; '
+                "expected adapter=dict(type='kd_det.DenseRows') on 'bbox_head[0]'."
+            )
         ours, theirs = _classes(student), _classes(teacher)
         if None not in (ours, theirs) and ours != theirs:
             raise ConfigError(

@@ -148,7 +148,7 @@ class DistillDetector(BaseDetector):
         """
         if owner == 'student' or owner in self.teachers:
             return owner
-        names = ', '.join(map(repr, self.teachers))
+        names = ', '.join(map(repr, filter(None, self.teachers))) or 'a single one, without a name'
         if not owner and len(self.teachers) == 1:
             return next(iter(self.teachers))
         if not self.teachers:

@@ -55,6 +55,7 @@ class Plan:
     def add(self, term: Any, pairs: list[Any], student: Any, teacher: Any) -> None:
         """Add a term, from its pairs and the two readings of the dry forward."""
         notes = term.adapter.notes or ['-']
+        self.notes += term.notes
         aligned = is_default_align(term.adapter) and not term.multi_level
         raw = list(zip(levels_of(student), levels_of(teacher))) if aligned else [(p.student, p.teacher) for p in pairs]
         for index in range(len(pairs)):

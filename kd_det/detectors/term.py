@@ -149,9 +149,22 @@ class Term(nn.Module):
                 offered = sorted({**context, **pairs[0].extras})
                 raise ConfigError(
                     f'{self.key}.loss: {self.loss_cfg["type"]} asks for {arg!r}, which neither the samples nor the '
-                    f'adapter give. Name a student tap: inputs=dict({arg}=…). Offered: {", ".join(offered)}.'
+                    f'adapter give. Take an adapter that does (docs/methods.md names it), or name a tap: '
+                    f'inputs=dict({arg}=…). Offered: {", ".join(offered)}.'
                 )
+        self.notes = self._notes(pairs)
         return pairs
+
+    def _notes(self, pairs: list[Pair]) -> list[str]:
+        """What is possible and hardly meant: a loss on rows that gets maps."""
+        rows = getattr(self.loss_class, 'row_adapter', None)
+        if not rows or not is_default_align(self.adapter) or getattr(pairs[0].student, 'ndim', 0) != 4:
+            return []
+        what = 'one row per image' if rows == 'kd_det.Instances' else 'every anchor of the map, objects or not'
+        return [
+            f'{self.key}: {self.loss_class.__name__} compares rows, and takes {what}; meant is '
+            f'adapter=dict(type={rows!r}).'
+        ]
 
     def _pairs(self, student: Any, teacher: Any, context: dict[str, Any]) -> list[Pair]:
         pairs = self.adapter(student, teacher, context)
@@ -180,7 +193,11 @@ class Term(nn.Module):
             total: dict[str, Tensor] = {}
             for loss, pair in zip(self.losses, self._pairs(student, teacher, context)):
                 offered = {**context, **pair.extras}
-                value = loss(pair.student, pair.teacher, **{arg: offered[arg] for arg in self.asked if arg in offered})
+                asked = {arg: offered[arg] for arg in self.asked if arg in offered}
+                try:
+                    value = loss(pair.student, pair.teacher, **asked)
+                except ValueError as error:
+                    raise ConfigError(f'{self.key}.loss: {error}') from error
                 parts = value.items() if isinstance(value, dict) else [('', value)]
                 for part, number in parts:
                     name = f'loss_{self.name}_{part}' if part else f'loss_{self.name}'

@@ -58,6 +58,7 @@ class CCLoss(nn.Module):
     """
 
     same_channels = False
+    row_adapter = 'kd_det.Instances'
 
     def __init__(
         self,

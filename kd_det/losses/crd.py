@@ -63,6 +63,7 @@ class CRDLoss(nn.Module):
     """
 
     same_channels = False
+    row_adapter = 'kd_det.Instances'
 
     def __init__(
         self,

@@ -41,6 +41,7 @@ class QFLKDLoss(nn.Module):
     """
 
     same_channels = True
+    row_adapter = 'kd_det.DenseRows'
 
     def __init__(self, beta: float = 1.0, loss_weight: float = 1.0) -> None:
         super().__init__()

@@ -52,6 +52,7 @@ class DISTLoss(nn.Module):
     """
 
     same_channels = True
+    row_adapter = 'kd_det.DenseRows'
 
     def __init__(
         self,

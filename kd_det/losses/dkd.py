@@ -49,6 +49,7 @@ class DKDLoss(nn.Module):
     """
 
     same_channels = True
+    row_adapter = 'kd_det.DenseRows'
 
     def __init__(
         self,

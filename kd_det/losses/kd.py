@@ -42,6 +42,7 @@ class KDLoss(nn.Module):
     """
 
     same_channels = True
+    row_adapter = 'kd_det.DenseRows'
 
     def __init__(
         self,

@@ -39,6 +39,7 @@ class PKTLoss(nn.Module):
     """
 
     same_channels = False
+    row_adapter = 'kd_det.Instances'
 
     def __init__(self, eps: float = 1e-7, loss_weight: float = 1.0) -> None:
         super().__init__()

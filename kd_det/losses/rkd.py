@@ -54,6 +54,7 @@ class RKDLoss(nn.Module):
     """
 
     same_channels = False
+    row_adapter = 'kd_det.Instances'
 
     def __init__(
         self,

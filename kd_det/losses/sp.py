@@ -36,6 +36,7 @@ class SPLoss(nn.Module):
     """
 
     same_channels = False
+    row_adapter = 'kd_det.Instances'
 
     def __init__(self, loss_weight: float = 1.0) -> None:
         super().__init__()

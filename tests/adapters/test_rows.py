@@ -165,7 +165,10 @@ def test_multibox_without_the_heads_own_losses_trains_every_weight():
             r'distill.a.inputs.targets: expected inputs=dict\(targets=',
         ),
         (dict(adapter=dict(type='kd_det.MultiBox'), inputs=TARGETS), 'distill.a.student: expected the whole head'),
-        (dict(adapter=dict(type='kd_det.RoIRows'), inputs=TARGETS), 'get_targets.*of a second stage.*found tuple'),
+        (
+            dict(adapter=dict(type='kd_det.RoIRows'), inputs=TARGETS),
+            'RoIRows needs a two-stage student, and RetinaNet has no RoIs',
+        ),
     ],
 )
 def test_wrong_inputs_of_an_adapter_name_the_right_ones(term, says):

@@ -289,3 +289,29 @@ def test_it_asks_no_other_process(tmp_path, monkeypatch):
             model.loss(*batch(model))
     finally:
         torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    'loss, tap, adapter, says',
+    [
+        ('RKDLoss', 'neck', 'Instances', 'takes one row per image'),
+        ('KDLoss', 'bbox_head[0]', 'DenseRows', 'takes every anchor of the map'),
+    ],
+)
+def test_rows_that_are_hardly_meant_are_pointed_out(loss, tap, adapter, says):
+    """The plan says so under its table; with the adapter it is silent."""
+    term = dict(student=tap, teacher=tap, loss=dict(type=f'kd_det.{loss}'))
+    (note,) = distiller(retina(), retina(), dict(a=term)).plan.notes
+    assert f'distill.a: {loss} compares rows' in note and says in note and f"'kd_det.{adapter}'" in note
+    meant = dict(term, adapter=dict(type=f'kd_det.{adapter}'))
+    if adapter == 'Instances':
+        meant.update(student='neck', teacher='neck')
+    assert distiller(retina(), retina(), dict(a=meant)).plan.notes == []
+
+
+def test_what_a_loss_refuses_names_the_term():
+    """A wrong shape ends in one line, not in a traceback."""
+    term = dict(student='neck[0:1]', teacher='neck[0:1]', loss=dict(type='kd_det.FSPLoss'))
+    model = distiller(retina(), retina(), dict(a=term))
+    with pytest.raises(ConfigError, match=r'distill\.a\.loss: FSPLoss: .*2 or more'):
+        model.loss(*batch(model))
