@@ -22,8 +22,8 @@ def main(argv=None):
     check_model(cfg)
     if type_name(cfg.model) != 'DistillDetector':
         raise ConfigError(
-            f"model.type: {cfg.model.type!r}; expected 'kd_det.DistillDetector'. Nothing is compared "
-            'with a student there.'
+            f"model.type: {cfg.model.type!r}; expected 'kd_det.DistillDetector'. There is nothing to distil into a "
+            'student.'
         )
     init_default_scope(cfg.get('default_scope') or 'mmdet')
     print(MODELS.build(cfg.model).plan.table())
