@@ -16,6 +16,13 @@ from .base import Adapter, Pair
 _NAMES = ('labels', 'label_weights', 'bbox_targets', 'bbox_weights')
 
 
+def extracted_rois(extracted: Any) -> Tensor:
+    """The sampled RoIs (N, 5) in what a RoI extractor was given (``roi_head.bbox_roi_extractor@in``)."""
+    if isinstance(extracted, list):  # run again by a mask head that shares the extractor
+        extracted = extracted[0]
+    return extracted[1]
+
+
 def anchor_targets(targets: Any, key: str) -> dict[str, Any]:
     """The targets of an anchor head by name, over all levels.
 

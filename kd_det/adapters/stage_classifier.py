@@ -14,6 +14,7 @@ from kd_det.registry import MODELS
 from kd_det.taps import describe
 
 from .base import Adapter, Pair
+from .rows import extracted_rois
 
 #: Fewer regions give no batch statistics worth the name, and one region of one cell none at all.
 _FEWEST = 2
@@ -111,10 +112,7 @@ class StageClassifier(Adapter):
     @staticmethod
     def _regions(context: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """The student's sampled RoIs (N, 5) and their labels (N,)."""
-        extracted = context['rois']
-        if isinstance(extracted, list):  # run again by a mask head that shares the extractor
-            extracted = extracted[0]
-        return extracted[1], context['targets'][0]
+        return extracted_rois(context['rois']), context['targets'][0]
 
 
 def _classes(network: nn.Module) -> int | None:

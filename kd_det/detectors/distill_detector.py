@@ -16,6 +16,7 @@ from mmengine.config import ConfigDict
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from kd_det.adapters.rows import extracted_rois
 from kd_det.compat import fill_uninitialised
 from kd_det.errors import ConfigError, did_you_mean
 from kd_det.losses._functional import map_tensors
@@ -483,10 +484,8 @@ class DistillDetector(BaseDetector):
             return self._teacher_taps[owner].read(tap, key)
         if not any(second.taps.counts().values()):
             features = self._teacher_taps[owner].read(second.features)
-            extracted = self._student_taps.read(second.rois, key)
-            if isinstance(extracted, list):  # run again by a mask head that shares the extractor
-                extracted = extracted[0]
-            self.teachers[owner].observe_rois(features, extracted[1], second.stage, second.taps)
+            rois = extracted_rois(self._student_taps.read(second.rois, key))
+            self.teachers[owner].observe_rois(features, rois, second.stage, second.taps)
         return second.taps.read(tap, key)
 
     def _weigh(self, losses: dict[str, Any]) -> dict[str, Any]:

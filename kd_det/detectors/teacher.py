@@ -204,8 +204,10 @@ class EMATeacher(Teacher):
         self.model = self.averaged.module.eval()
 
     def load(self, device: torch.device | str = 'cpu', dtype: torch.dtype | None = None) -> None:
-        """Move to ``device`` and ``dtype``; :meth:`follow` gives the weights."""
-        self.averaged.to(device, dtype)
+        """Move to ``device`` and ``dtype``, once; :meth:`follow` gives the weights."""
+        if not self.loaded:
+            self.averaged.to(device, dtype)
+            self.loaded = True
 
     def apply_(self, function: Callable[[Tensor], Tensor]) -> None:
         self.averaged._apply(function)
