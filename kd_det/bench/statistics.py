@@ -1,0 +1,154 @@
+"""What may be said about seeds: means, paired differences with intervals, shares of the gap, the choice of a factor."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from scipy.stats import t as student_t
+
+__all__ = [
+    'Difference',
+    'Spread',
+    'check_fairness',
+    'choose_factor',
+    'gap_share',
+    'mean_ratio',
+    'paired_difference',
+    'spread',
+    'verdict',
+]
+
+#: What every student of a seed shares with the plain one of that seed.
+_SHARED = ('initial_weights', 'data', 'steps')
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation of ``n`` values; ``std`` is None for one value."""
+
+    mean: float
+    std: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean of differences within seeds, with the half width of its interval, None for one seed."""
+
+    mean: float
+    half: float | None
+    seeds: tuple[int, ...]
+
+    @property
+    def low(self) -> float | None:
+        return None if self.half is None else self.mean - self.half
+
+    @property
+    def high(self) -> float | None:
+        return None if self.half is None else self.mean + self.half
+
+    @property
+    def verdict(self) -> str:
+        return verdict(self.low, self.high)
+
+
+def spread(values: Iterable[float]) -> Spread:
+    """Mean and sample standard deviation (divisor n - 1).
+
+    Raises:
+        ValueError: There are no values.
+    """
+    values = list(values)
+    if not values:
+        raise ValueError('found no values, expected at least one')
+    return Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
+
+
+def paired_difference(
+    first: Mapping[int, float], second: Mapping[int, float], confidence: float = 0.95
+) -> Difference | None:
+    """Mean of ``first - second`` over the seeds that both have, with its two-sided Student-t interval.
+
+    Args:
+        first: Seed → value.
+        second: Seed → value.
+        confidence: Of the interval, within 0 and 1.
+
+    Returns:
+        None without a common seed; without an interval for one common seed.
+    """
+    seeds = tuple(sorted(first.keys() & second.keys()))
+    if not seeds:
+        return None
+    found = spread(first[seed] - second[seed] for seed in seeds)
+    half = None
+    if found.std is not None:
+        half = float(student_t.ppf(0.5 + confidence / 2, found.n - 1)) * found.std / math.sqrt(found.n)
+    return Difference(found.mean, half, seeds)
+
+
+def verdict(low: float | None, high: float | None) -> str:
+    """``'helps'`` for an interval above 0, ``'hurts'`` for one below, else, and without one, ``'unclear'``."""
+    if low is not None and low > 0:
+        return 'helps'
+    if high is not None and high < 0:
+        return 'hurts'
+    return 'unclear'
+
+
+def gap_share(teacher: float, plain: float, method: float) -> float | None:
+    """Share of the gap between plain student and teacher that a method closes; None if the teacher is not better."""
+    gap = teacher - plain
+    return (method - plain) / gap if gap > 0 else None
+
+
+def choose_factor(holdout: Mapping[float, float]) -> float | None:
+    """The factor with the best holdout figure; of equal ones the nearest to 1 in ratio, then the smaller.
+
+    Args:
+        holdout: Factor (above 0) → figure.
+
+    Returns:
+        None if nothing was tried.
+    """
+    if not holdout:
+        return None
+    return min(holdout, key=lambda factor: (-holdout[factor], round(abs(math.log(factor)), 9), factor))
+
+
+def mean_ratio(first: Mapping[int, float], second: Mapping[int, float]) -> float | None:
+    """Mean of ``first / second`` over the seeds that both have with values above 0; None without one."""
+    ratios = [first[s] / second[s] for s in sorted(first.keys() & second.keys()) if first[s] > 0 and second[s] > 0]
+    return statistics.fmean(ratios) if ratios else None
+
+
+def check_fairness(records: Sequence[Mapping]) -> None:
+    """See that the students of a seed started from the same weights and saw the same batches, as often.
+
+    Compared are, within a setting and a seed, all records of kind ``'student'`` but those of role ``'plain_longer'``
+    with the plain one (without one, with the first). Diverged runs stopped early: only their first weights count.
+
+    Raises:
+        RuntimeError: A student differs. The text names its cell, the key, and both values.
+    """
+    groups: dict[tuple, list[Mapping]] = {}
+    for record in records:
+        if record['kind'] == 'student' and record['role'] != 'plain_longer':
+            groups.setdefault((record['setting'], record['seed']), []).append(record)
+    for (setting, _), students in groups.items():
+        # False sorts first: a plain run before others, and of each one that ran to its end.
+        students = sorted(students, key=lambda r: (bool(r['diverged']), r['role'] != 'plain'))
+        start = next((r for r in students if r['role'] == 'plain'), students[0])
+        for record in students:
+            for key in _SHARED:
+                reference = start if key == 'initial_weights' or not start['diverged'] else students[0]
+                if key != 'initial_weights' and (record['diverged'] or reference['diverged']):
+                    continue
+                if record[key] != reference[key]:
+                    raise RuntimeError(
+                        f"{setting}: cell '{record['cell']}' is no fair comparison: {key}: found {record[key]!r}, "
+                        f"expected {reference[key]!r} of '{reference['cell']}'."
+                    )
