@@ -21,17 +21,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from mmengine.analysis import get_model_complexity_info
 
 import kd_det  # noqa: F401, registers everything
+from kd_det.bench.display import Display
+from kd_det.bench.part import METRICS, Part, initial_weights, output_to
 from kd_det.checkpoint import atomic_path
-from kd_det.demo.display import Display
-from kd_det.demo.part import METRICS, Part, detector_config, initial_weights, output_to
 from kd_det.demo.report import display_name
 from kd_det.engine import check_test, guarded, load_config, prepare_test, prepare_train, run_test
 from kd_det.engine.arguments import parse_test, parse_train
 from kd_det.errors import ConfigError, DataError, did_you_mean
-from kd_det.registry import MODELS
 from kd_det.visualization import markdown_table, text_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,15 +78,6 @@ def check_args(args: argparse.Namespace) -> None:
         raise ConfigError(f'--epochs is {args.epochs}, expected at least 1.')
 
 
-class RealPart(Part):
-    """One training; costs are counted at the size of the configs' images."""
-
-    def _complexity(self) -> dict:
-        width, height = self.config.image_scale
-        model = MODELS.build(detector_config(self.config)).eval()
-        return get_model_complexity_info(model, (3, height, width), show_table=False, show_arch=False)
-
-
 def data_options(root: Path) -> dict:
     """Config options that point data and metric to a folder."""
     options = {f'{name}_dataloader.dataset.data_root': str(root) for name in ('train', 'val', 'test')}
@@ -110,14 +99,14 @@ def make_part(args: argparse.Namespace, name: str, seed: int, inputs: object = N
     cfg = prepare_train(train)
     marks = [hashlib.sha256((args.data_root / f'annotations/{s}.json').read_bytes()).hexdigest() for s in SPLITS]
     content = json.dumps([cfg.to_dict(), seed, marks, inputs], sort_keys=True, default=str)
-    return RealPart(name, seed, cfg, folder, hashlib.sha256(content.encode()).hexdigest(), **files)
+    return Part(name, seed, cfg, folder, hashlib.sha256(content.encode()).hexdigest(), **files)
 
 
 def evaluate(args: argparse.Namespace, part: Part) -> dict[str, dict]:
     """COCO and VOC figures of a finished part's checkpoint, by the path that ``tools/test.py`` takes.
 
     Returns:
-        ``coco`` with the names of :data:`kd_det.demo.part.METRICS`, ``coco_classes`` with the mAP of each class, and
+        ``coco`` with the names of :data:`kd_det.bench.part.METRICS`, ``coco_classes`` with the mAP of each class, and
         ``voc`` with ``mAP`` (IoU 0.5) and ``eval_mode``.
     """
     test = parse_test([str(CONFIGS / PARTS[part.name].format(args.set)), str(part.checkpoint)])

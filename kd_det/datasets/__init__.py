@@ -1,5 +1,6 @@
-"""The built-in synthetic set, and a transform that keeps small sets in memory."""
+"""The built-in synthetic set, and transforms: images kept in memory, labels shuffled on purpose."""
 
+from kd_det.datasets.shuffle_labels import ShuffleLabels
 from kd_det.datasets.synthetic import CLASSES, PALETTE, SyntheticSpec, check_synthetic, draw_scene, write_synthetic
 from kd_det.datasets.transforms import LoadImageOnce
 
@@ -7,6 +8,7 @@ __all__ = [
     'CLASSES',
     'PALETTE',
     'LoadImageOnce',
+    'ShuffleLabels',
     'SyntheticSpec',
     'check_synthetic',
     'draw_scene',

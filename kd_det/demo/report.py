@@ -32,7 +32,7 @@ def summarise(runs: list[dict]) -> dict[str, dict]:
     """Mean and sample standard deviation over seeds.
 
     Args:
-        runs: Figures of all parts, as :class:`kd_det.demo.part.Part` returns them.
+        runs: Figures of all parts, as :class:`kd_det.bench.part.Part` returns them.
 
     Returns:
         Name → figure → ``mean``, ``std`` (None for one seed) and ``values``; figures are those of COCO (0 … 1), the

@@ -21,10 +21,10 @@ from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 
 import kd_det
+from kd_det.bench.display import Display
+from kd_det.bench.part import Part, detector_config, initial_weights, output_to, predict
 from kd_det.checkpoint import atomic_path
 from kd_det.datasets.synthetic import CLASSES, PALETTE, SyntheticSpec, write_synthetic
-from kd_det.demo.display import Display
-from kd_det.demo.part import Part, detector_config, initial_weights, output_to, predict
 from kd_det.demo.report import demo_table, display_name, summarise, write_into_readme
 from kd_det.engine import check_work_dir, load_config
 from kd_det.errors import ConfigError, KDDetError, did_you_mean

@@ -15,7 +15,7 @@ from mmengine.runner import load_checkpoint
 from mmengine.structures import InstanceData
 
 import kd_det  # noqa: F401
-from kd_det.demo.display import Display
+from kd_det.bench.display import Display
 from kd_det.engine import load_config
 from kd_det.errors import ConfigError, DataError
 from kd_det.registry import MODELS

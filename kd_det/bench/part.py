@@ -1,4 +1,4 @@
-"""One part of the demo: one detector trained by mmengine's Runner, evaluated, and put away with its figures."""
+"""One part of a comparison: one detector trained by mmengine's Runner, evaluated, and put away with its figures."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import copy
 import hashlib
 import json
+import math
 import shutil
 import time
 import zlib
@@ -24,7 +25,17 @@ from mmengine.runner import Runner, load_checkpoint, set_random_seed
 from kd_det.checkpoint import atomic_path, export_student, student_config
 from kd_det.registry import DATASETS, MODELS
 
-__all__ = ['METRICS', 'Part', 'detector_config', 'initial_weights', 'output_to', 'predict', 'weights_digest']
+__all__ = [
+    'METRICS',
+    'Part',
+    'detector_config',
+    'figures',
+    'image_shape',
+    'initial_weights',
+    'output_to',
+    'predict',
+    'weights_digest',
+]
 
 #: Figures of mmdet's CocoMetric → their names in the results.
 METRICS = dict(
@@ -52,8 +63,10 @@ def detector_config(cfg: Config) -> dict:
     return cfg.model.get('student', cfg.model)
 
 
-def _figures(metrics: dict) -> dict[str, float]:
-    """COCO figures under our names; mmdet gives none at all where nothing was found in any image."""
+def figures(metrics: dict) -> dict[str, float]:
+    """COCO figures, or VOC's one, under our names; mmdet gives none at all where nothing was found in any image."""
+    if 'pascal_voc/mAP' in metrics:
+        return dict(mAP=float(metrics['pascal_voc/mAP']))
     return {name: float(metrics.get(f'coco/{key}', 0.0)) for name, key in METRICS.items()}
 
 
@@ -70,6 +83,10 @@ def output_to(path: Path) -> Iterator[None]:
         yield
 
 
+class _Diverged(Exception):
+    """A loss that is not finite: no step can mend it."""
+
+
 class _Recorder(Hook):
     """Keeps curves, times and fingerprints of a training."""
 
@@ -79,27 +96,30 @@ class _Recorder(Hook):
         self.terms = tuple(f'loss_{term}' for term in terms)
         self.report = report
         self.curve = dict(epoch=[], loss=[], distill_loss=[], val_epoch=[], mAP=[])
-        self.seconds, self.data, self.initial, self.metrics = 0.0, 0, '', {}
+        self.seconds, self.cpu_seconds, self.data, self.initial, self.metrics = 0.0, 0.0, 0, '', {}
 
     def before_train(self, runner: Runner) -> None:
         self.initial = weights_digest(_detector(runner.model).state_dict())
 
     def before_train_epoch(self, runner: Runner) -> None:
-        self._losses, self._start = [], time.perf_counter()
+        self._losses, self._start, self._cpu = [], time.perf_counter(), time.process_time()
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         for image in data_batch['inputs']:
-            self.data = zlib.crc32(image.numpy(), self.data)
+            self.data = zlib.crc32(image.contiguous().numpy(), self.data)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
         parts = {k: float(torch.as_tensor(v).detach()) for k, v in outputs.items() if 'loss' in k and k != 'loss'}
         distill = sum(v for k, v in parts.items() if k.startswith(self.terms))
         total = float(torch.as_tensor(outputs['loss']).detach())
+        if not math.isfinite(total):
+            raise _Diverged(f'loss {total} in step {runner.iter + 1}')
         self._losses.append((total - distill, distill))
         self.report(steps=1, epoch=runner.epoch + 1, loss=total)
 
     def after_train_epoch(self, runner: Runner) -> None:
         self.seconds += time.perf_counter() - self._start
+        self.cpu_seconds += time.process_time() - self._cpu
         task, distill = (sum(column) / len(column) for column in zip(*self._losses))
         self.curve['epoch'].append(runner.epoch + 1)
         self.curve['loss'].append(round(task, 5))
@@ -107,7 +127,7 @@ class _Recorder(Hook):
         self.report(steps=0, epoch=runner.epoch + 1, loss=task + distill)
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
-        self.metrics = _figures(metrics)
+        self.metrics = figures(metrics)
         self.curve['val_epoch'].append(runner.epoch)
         self.curve['mAP'].append(self.metrics['mAP'])
         self.report(steps=0, epoch=runner.epoch, loss=self.curve['loss'][-1], mAP=self.metrics['mAP'])
@@ -158,6 +178,7 @@ class Part:
         cfg = copy.deepcopy(self.config)
         cfg.work_dir = str(self.folder)
         cfg.experiment_name = f'{self.folder.name}-{time.time_ns()}'
+        object.__setattr__(cfg, '_format_python_code', False)  # mmengine prints it five times: seconds each time
         if self.initial is not None:
             detector_config(cfg).init_cfg = dict(type='Pretrained', checkpoint=str(self.initial))
         if self.teacher is not None:
@@ -180,19 +201,24 @@ class Part:
             recorder = _Recorder(list(self.config.model.get('distill', {})), report)
             runner = Runner.from_cfg(self.runner_config())
             runner.register_hook(recorder)
-            runner.train()
+            diverged = False
+            try:
+                runner.train()
+            except _Diverged as error:
+                diverged = True
+                print(f'The training diverged: {error}')
             weights = dict(meta=dict(dataset_meta=runner.train_dataloader.dataset.metainfo, epoch=runner.epoch))
             weights['state_dict'] = getattr(runner.model, 'module', runner.model).state_dict()
             export_student(weights, self.checkpoint, cfg=self.config, config_out=self.checkpoint.with_suffix('.py'))
-            complexity = self._complexity()
             record = dict(
                 name=self.name,
                 seed=self.seed,
                 digest=self.digest,
-                metrics=recorder.metrics,
-                parameters=int(complexity['params']),
-                flops=int(complexity['flops']),
+                metrics=dict.fromkeys(METRICS, 0.0) if diverged else recorder.metrics,
+                diverged=diverged,
+                **self.complexity(),
                 train_seconds=round(recorder.seconds, 2),
+                cpu_seconds=round(recorder.cpu_seconds, 2),
                 seconds=round(time.perf_counter() - start, 2),
                 steps=runner.iter,
                 initial_weights=recorder.initial,
@@ -211,12 +237,31 @@ class Part:
         cfg.experiment_name = f'{self.folder.name}-{time.time_ns()}'
         with output_to(self.folder / 'console.log'):
             metrics = Runner.from_cfg(cfg).test()
-        return _figures(metrics)
+        return figures(metrics)
 
-    def _complexity(self) -> dict:
+    def complexity(self) -> dict[str, int | None]:
+        """Parameters, and FLOPs of one image of the validation pipeline's size; None where they cannot be counted."""
         model = MODELS.build(detector_config(self.config)).eval()
-        side = self.config.image_size
-        return get_model_complexity_info(model, (3, side, side), show_table=False, show_arch=False)
+        height, width = image_shape(self.config)
+        try:
+            counted = get_model_complexity_info(model, (3, height, width), show_table=False, show_arch=False)
+            flops = int(counted['flops'])
+        except Exception as error:  # mmengine cannot trace every detector; a count is not worth a training
+            print(f'FLOPs could not be counted: {type(error).__name__}: {error}')
+            flops = None
+        return dict(parameters=sum(p.numel() for p in model.parameters()), flops=flops)
+
+
+def image_shape(cfg: Config) -> tuple[int, int]:
+    """Height and width that the validation pipeline resizes to; (640, 640) if it does not say."""
+    dataset = cfg.val_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    for step in dataset.get('pipeline', []):
+        if step['type'] in ('Resize', 'mmdet.Resize') and step.get('scale'):
+            width, height = (step['scale'],) * 2 if isinstance(step['scale'], int) else step['scale']
+            return int(height), int(width)
+    return 640, 640
 
 
 def initial_weights(cfg: Config, seed: int, path: Path) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import re
 
-from kd_det.demo import display as display_module
-from kd_det.demo.display import Display
+from kd_det.bench import display as display_module
+from kd_det.bench.display import Display
 
 
 class Clock:

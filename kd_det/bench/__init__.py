@@ -1,0 +1,1 @@
+"""Trainings at equal budget, side by side: what the demo and the benchmark harness are made of."""

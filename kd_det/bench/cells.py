@@ -1,0 +1,441 @@
+"""The trainings that a setting consists of: their configs, what each needs, and when two are the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mmdet.registry import DATASETS
+from mmengine.config import Config
+
+from kd_det.bench.holdout import split_off
+from kd_det.bench.part import Part, detector_config
+from kd_det.bench.setting import Method, Setting, leaves
+from kd_det.bench.statistics import choose_factor
+from kd_det.errors import ConfigError
+
+__all__ = ['Cell', 'Cells', 'Job']
+
+#: Versions that a figure depends on; a record made with others is made again.
+PACKAGES = ('torch', 'mmcv', 'mmengine', 'mmdet')
+#: Seed of the weights of the teacher that was never trained.
+RANDOM_TEACHER_SEED = 10_000
+_PLACES = ('data_root', 'ann_file', 'checkpoint', 'paraphraser', 'filename', '_scope_', 'backend_args')
+
+
+@dataclass
+class Job:
+    """What a worker process does for one cell.
+
+    Attributes:
+        part: The training; for a first stage its config has no student.
+        first_stage: Whether it is one: nothing is evaluated or exported then.
+        only_test: Whether the weights exist and are only measured.
+        given: File or URL of these weights.
+        make: Random weights to write first, where absent: (config, seed, file).
+        inherit: (teacher's config, teacher's checkpoint, parts) that the initial weights take over; None for none.
+    """
+
+    part: Part
+    first_stage: bool = False
+    only_test: bool = False
+    given: str | None = None
+    make: list[tuple[Config, int, Path]] = field(default_factory=list)
+    inherit: tuple[Config, Path, tuple[str, ...]] | None = None
+
+
+@dataclass
+class Cell:
+    """One run of the benchmark.
+
+    Attributes:
+        name: Unique in its setting, such as ``fgd/x1/seed0``.
+        facts: What the record says about it besides what is measured.
+        digest: SHA-256 of all that the outcome depends on.
+        needs: Names of cells whose weights it reads.
+        job: How it is run.
+        images: Training images times epochs, for the time left.
+    """
+
+    name: str
+    facts: dict[str, Any]
+    digest: str
+    needs: tuple[str, ...]
+    job: Job
+    images: int
+
+    @property
+    def weights(self) -> Path:
+        """Where its weights lie after it ran."""
+        if self.job.first_stage:
+            return self.job.part.folder / 'epoch_1.pth'
+        return Path(self.job.given) if self.job.given else self.job.part.checkpoint
+
+
+def digest_of(*things: Any) -> str:
+    """SHA-256 of things that JSON can hold; others count by their text."""
+    return hashlib.sha256(json.dumps(things, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def without_places(value: Any) -> Any:
+    """A config without names of files and folders, which do not change an outcome; URLs stay."""
+    if isinstance(value, Mapping):
+        return {str(k): without_places(v) for k, v in value.items() if k not in _PLACES or '://' in str(v)}
+    return [without_places(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def stretch(cfg: Config, ratio: float) -> int:
+    """Make a training ``ratio`` times as long, its learning-rate schedule with it, and validate at its end only.
+
+    Warm-ups by iteration stay as they are.
+
+    Returns:
+        The length in the unit of the loop: epochs, or iterations.
+
+    Raises:
+        ConfigError: If the config has no loop of known length.
+    """
+    loop = cfg.train_cfg
+    key = next((k for k in ('max_epochs', 'max_iters') if loop.get(k)), None)
+    if key is None:
+        raise ConfigError(f'train_cfg: found {dict(loop)}, expected max_epochs or max_iters.')
+    old = loop[key]
+    new = max(1, round(old * ratio))
+    by_epoch = key == 'max_epochs'
+    schedulers = cfg.get('param_scheduler') or []
+    for each in schedulers if isinstance(schedulers, list) else [schedulers]:
+        if each.get('by_epoch', True) != by_epoch:
+            continue
+        for name in ('T_max', 'end', 'begin'):
+            if each.get(name):
+                each[name] = min(new, max(1, round(each[name] * new / old)))
+        if each.get('milestones'):
+            each['milestones'] = [round(m * new / old) for m in each['milestones']]
+    loop[key] = loop['val_interval'] = new
+    loop.pop('dynamic_intervals', None)
+    return new
+
+
+def quiet(cfg: Config) -> None:
+    """No checkpoints of mmengine's (the student is exported at the end), no pictures, few lines of log."""
+    hooks = cfg.setdefault('default_hooks', {})
+    hooks['checkpoint'] = dict(type='CheckpointHook', interval=-1, save_last=False)
+    hooks['logger'] = dict(type='LoggerHook', interval=50)
+
+
+def shuffle_labels(cfg: Config, seed: int) -> None:
+    """Let the training set have its labels in the wrong places."""
+    for leaf in leaves(cfg.train_dataloader.dataset):
+        at = next((i for i, step in enumerate(leaf.pipeline) if step.type.split('.')[-1] == 'LoadAnnotations'), None)
+        if at is None:
+            raise ConfigError('shuffled_teacher: found no LoadAnnotations in the training pipeline to shuffle after.')
+        classes = (leaf.get('metainfo') or {}).get('classes') or DATASETS.get(leaf.type).METAINFO['classes']
+        leaf.pipeline.insert(at + 1, dict(type='kd_det.ShuffleLabels', num_classes=len(classes), seed=seed))
+
+
+class Cells:
+    """All cells of a setting.
+
+    Args:
+        setting: The setting; its data must exist.
+        folder: Work folder of the setting.
+        device: ``'cpu'`` or ``'cuda'``.
+    """
+
+    def __init__(self, setting: Setting, folder: Path, device: str = 'cpu') -> None:
+        self.setting, self.folder, self.device = setting, Path(folder), device
+        self._made: dict[str, Cell] = {}
+        self._data: dict[str, str] = {}
+        self._images: dict[str, int] = {}
+        self.world = [{name: version(name) for name in PACKAGES}, device]
+
+    # --- which cells there are ----------------------------------------------------------------------------------------
+
+    def all(self, records: Iterable[dict], weights: str = 'both') -> list[Cell]:
+        """Every cell that can be named by now, in the order to run them: tuned ones once their factors are known.
+
+        Args:
+            records: What is measured so far.
+            weights: ``'published'``, ``'tuned'`` or ``'both'``.
+        """
+        s, records = self.setting, list(records)
+        tunes = s.tune is not None and weights != 'published'
+        cells = [self.teacher('trained')] + [self.plain(seed) for seed in s.seeds]
+        methods = list(s.methods.values())
+        if weights != 'tuned' or s.tune is None:
+            cells += [self.method(m, 1.0, seed) for seed in s.seeds for m in methods]
+        if s.random_teacher:
+            cells += [self.method(s.methods[m], 1.0, seed, 'random') for m in s.random_teacher for seed in s.seeds]
+        if s.shuffled_teacher:
+            cells.append(self.teacher('shuffled'))
+            cells += [self.method(s.methods[m], 1.0, seed, 'shuffled') for m in s.shuffled_teacher for seed in s.seeds]
+        if s.longer:
+            cells += [self.plain(seed, longer=True) for seed in s.seeds]
+        if s.self_distilled:
+            cells += [self.method(s.methods[s.self_distilled], 1.0, seed, 'self') for seed in s.seeds]
+        if tunes:
+            cells.append(self.tune(None, None))
+            cells += [self.tune(m, factor) for m in methods for factor in s.tune['factors']]
+            chosen = {m.name: self.chosen(m, records) for m in methods}
+            cells += [self.method(m, chosen[m.name], seed) for seed in s.seeds for m in methods if chosen[m.name]]
+        stages = [self.first_stage(m, False) for m in methods if m.first_stage]
+        stages += [self.first_stage(m, True) for m in methods if m.first_stage and tunes]
+        if tunes and s.teacher_checkpoint is None:
+            stages.append(self.teacher('tune'))
+        return list({cell.name: cell for cell in cells[:1] + stages + cells[1:]}.values())
+
+    def chosen(self, method: Method, records: list[dict]) -> float | None:
+        """The factor that the holdout chose; None while a tuning run is missing."""
+        wanted = {(c.name, c.digest) for c in (self.tune(method, f) for f in self.setting.tune['factors'])}
+        found = [r for r in records if (r['cell'], r['digest']) in wanted]
+        if len(found) < len(wanted):
+            return None
+        return choose_factor({r['factor']: 0.0 if r['diverged'] else r['metrics']['mAP'] for r in found})
+
+    # --- single cells -------------------------------------------------------------------------------------------------
+
+    def teacher(self, which: str) -> Cell:
+        """A teacher: ``'trained'``, ``'shuffled'`` (on shuffled labels) or ``'tune'`` (without the holdout)."""
+        name = f'teacher/{which}'
+        if name in self._made:
+            return self._made[name]
+        s, given = self.setting, self.setting.teacher_checkpoint
+        cfg, holdout = s.config('teacher'), which == 'tune'
+        if holdout:
+            self._split(cfg)
+        if which == 'shuffled':
+            shuffle_labels(cfg, s.teacher_seed)
+        length = stretch(cfg, 1.0)
+        only_test = which == 'trained' and given is not None
+        weights = None
+        if only_test:
+            weights = hashlib.sha256(Path(given).read_bytes()).hexdigest() if Path(given).is_file() else given
+        facts = dict(
+            kind='teacher', role='teacher', method=None, teacher=which, factor=None, seed=s.teacher_seed, epochs=length
+        )
+        job = Job(self._part('teacher', s.teacher_seed, cfg, name, weights))
+        if only_test:
+            job.only_test, job.given = True, given
+            facts['epochs'] = 0
+        return self._keep(name, facts, job, (), holdout)
+
+    def plain(self, seed: int, longer: bool = False) -> Cell:
+        """The student without a teacher."""
+        name = f'plain_longer/seed{seed}' if longer else f'plain/seed{seed}'
+        if name in self._made:
+            return self._made[name]
+        cfg = self.setting.config('student')
+        length = stretch(cfg, self.setting.longer if longer else 1.0)
+        role = 'plain_longer' if longer else 'plain'
+        facts = dict(kind='student', role=role, method=None, teacher=None, factor=None, seed=seed, epochs=length)
+        job, needs = self._student(role, seed, cfg, name)
+        return self._keep(name, facts, job, needs)
+
+    def tune(self, method: Method | None, factor: float | None) -> Cell:
+        """A short run without the holdout, measured on it; of the plain student without a method."""
+        name = 'tune/plain' if method is None else f'tune/{method.name}/x{factor:g}'
+        if name in self._made:
+            return self._made[name]
+        tune = self.setting.tune
+        cfg, seed = self.setting.config('student'), tune['seed']
+        self._split(cfg)
+        length = stretch(cfg, tune['length'])
+        source = self.teacher('tune' if self.setting.teacher_checkpoint is None else 'trained')
+        facts = dict(kind='tune', role='plain' if method is None else 'method', seed=seed, epochs=length)
+        facts |= dict(method=method and method.name, teacher=method and source.facts['teacher'], factor=factor)
+        return self._distilled(name, facts, cfg, method, source, True)
+
+    def method(self, method: Method, factor: float, seed: int, teacher: str = 'trained') -> Cell:
+        """A distilled student.
+
+        Args:
+            method: How.
+            factor: Of the published weights.
+            seed: Of initial weights and data order.
+            teacher: ``'trained'``, ``'random'`` (weights never trained), ``'shuffled'``, or ``'self'``: the plain
+                student of the same seed.
+        """
+        name = f'{method.name}/x{factor:g}/seed{seed}'
+        if teacher != 'trained':
+            name = f'self_distilled/seed{seed}' if teacher == 'self' else f'{teacher}_teacher/{name}'
+        if name in self._made:
+            return self._made[name]
+        cfg = self.setting.config('student')
+        length = stretch(cfg, 1.0)
+        role = 'self_distilled' if teacher == 'self' else 'method'
+        facts = dict(kind='student', role=role, method=method.name, teacher=teacher, factor=factor, seed=seed)
+        facts['epochs'] = length
+        source = None
+        if teacher in ('trained', 'shuffled'):
+            source = self.teacher(teacher)
+        elif teacher == 'self':
+            source = self.plain(seed)
+        return self._distilled(name, facts, cfg, method, source, False)
+
+    def first_stage(self, method: Method, holdout: bool) -> Cell:
+        """A training that comes before a method's own, such as that of FT's paraphrasers: one epoch of Adam."""
+        name = f'first_stage/{method.name}' + ('/tune' if holdout else '')
+        if name in self._made:
+            return self._made[name]
+        s = self.setting
+        cfg = s.config('student')
+        if holdout:
+            self._split(cfg)
+        source = self.teacher('tune' if holdout and s.teacher_checkpoint is None else 'trained')
+        cfg.model = dict(
+            type='kd_det.ParaphraserTrainer',
+            teacher=dict(config=dict(model=s.config('teacher').model), checkpoint=str(source.weights)),
+            distill=method.distill(fragment=method.first_stage),
+        )
+        cfg.optim_wrapper = dict(
+            type='OptimWrapper', optimizer=dict(type='Adam', lr=1e-4), clip_grad=dict(max_norm=35, norm_type=2)
+        )
+        cfg.param_scheduler = []
+        cfg.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=1)
+        for key in ('val', 'test'):
+            cfg[f'{key}_cfg'] = cfg[f'{key}_dataloader'] = cfg[f'{key}_evaluator'] = None
+        quiet(cfg)
+        cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=1, save_optimizer=False)
+        cfg.randomness = dict(seed=s.teacher_seed)
+        facts = dict(kind='first_stage', role='first_stage', method=method.name, factor=None, seed=s.teacher_seed)
+        facts |= dict(teacher=source.facts['teacher'], epochs=1)
+        part = self._part('first_stage', s.teacher_seed, cfg, name, source.digest)
+        return self._keep(name, facts, Job(part, first_stage=True), (source.name,), holdout)
+
+    # --- how they are made --------------------------------------------------------------------------------------------
+
+    def _distilled(
+        self, name: str, facts: dict, cfg: Config, method: Method | None, source: Cell | None, holdout: bool
+    ) -> Cell:
+        """A student's cell with a teacher; without a method, a plain one."""
+        seed, inputs, needs, make = facts['seed'], [], [], []
+        if method is not None:
+            who = 'student' if facts['teacher'] == 'self' else 'teacher'
+            model = detector_config(self.setting.config(who))
+            if source is not None:
+                checkpoint = source.weights
+                inputs.append(source.digest)
+                needs.append(source.name)
+            else:
+                checkpoint = self.folder / f'random-teacher-{digest_of(without_places(model))[:10]}.pth'
+                make.append((self.setting.config('teacher'), RANDOM_TEACHER_SEED, checkpoint))
+                inputs.append(['random', RANDOM_TEACHER_SEED, without_places(model)])
+            terms = method.distill(facts['factor'])
+            if method.first_stage:
+                stage = self.first_stage(method, holdout)
+                for term in terms.values():
+                    term['loss']['paraphraser'] = str(stage.weights)
+                inputs.append(stage.digest)
+                needs.append(stage.name)
+            cfg.model = dict(
+                type='kd_det.DistillDetector',
+                student=cfg.model,
+                teacher=dict(config=dict(model=model), checkpoint=str(checkpoint)),
+                distill=terms,
+                task_weights=method.weights_of_task() or None,
+            )
+            hooks = [dict(type='kd_det.TermScheduleHook'), *method.hooks]
+            cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), *hooks]
+            if method.no_decay:
+                keys = cfg.optim_wrapper.setdefault('paramwise_cfg', {}).setdefault('custom_keys', {})
+                keys.update({key: dict(decay_mult=0.0) for key in method.no_decay})
+            facts = {**facts, 'distill': terms}
+        job, more = self._student(name.split('/')[0], seed, cfg, name, inputs, holdout)
+        job.make = make + job.make
+        if method is not None:
+            job.part.teacher = Path(cfg.model.teacher.checkpoint)
+        return self._keep(name, facts, job, (*needs, *more), holdout)
+
+    def _student(
+        self, label: str, seed: int, cfg: Config, name: str, inputs: object = None, holdout: bool = False
+    ) -> tuple[Job, tuple[str, ...]]:
+        """Job of a student from the initial weights of its seed, and the cells that these need."""
+        s, plain = self.setting, self.setting.config('student')
+        needs, inherit, heritage = (), None, None
+        if s.inherit:
+            source = self.teacher('tune' if holdout and s.teacher_checkpoint is None else 'trained')
+            inherit = (s.config('teacher'), source.weights, s.inherit)
+            needs, heritage = (source.name,), [source.digest, s.inherit]
+        start = digest_of(without_places(detector_config(plain)), seed, heritage)
+        initial = self.folder / f'initial-seed{seed}-{start[:10]}.pth'
+        job = Job(self._part(label, seed, cfg, name, [start, inputs]), make=[(plain, seed, initial)], inherit=inherit)
+        job.part.initial = initial
+        return job, needs
+
+    def _part(self, label: str, seed: int, cfg: Config, name: str, inputs: object) -> Part:
+        if cfg.get('val_dataloader'):
+            quiet(cfg)
+        cfg.randomness = dict(seed=seed)
+        content = without_places(cfg.to_dict())
+        teacher = content['model'].get('teacher')
+        if isinstance(teacher, dict):
+            teacher.pop('config', None)  # ``inputs`` holds what it was trained from
+        for key in ('default_hooks', 'visualizer', 'vis_backends', 'log_processor', 'log_level', 'env_cfg', 'work_dir'):
+            content.pop(key, None)
+        content = {k: v for k, v in content.items() if k in _OUTCOME}
+        digest = digest_of(content, seed, self._fingerprint(cfg), self.world, inputs)
+        folder = self.folder / 'cells' / f'{re.sub(r"[^A-Za-z0-9.]+", "-", name)}-{digest[:10]}'
+        return Part(label, seed, cfg, folder, digest)
+
+    def _keep(self, name: str, facts: dict, job: Job, needs: tuple[str, ...], holdout: bool = False) -> Cell:
+        part = job.part
+        facts = dict(cell=name, setting=self.setting.name, digest=part.digest, **facts)
+        facts['split'] = 'holdout' if holdout else 'val'
+        facts['batch_size'] = part.config.train_dataloader.batch_size
+        images = int(self._count(part.config) * facts['epochs']) if 'max_epochs' in part.config.train_cfg else None
+        if images is None:
+            images = facts['batch_size'] * facts['epochs']
+        facts.setdefault('distill', None)
+        self._made[name] = Cell(name, facts, part.digest, tuple(dict.fromkeys(needs)), job, images)
+        return self._made[name]
+
+    def _split(self, cfg: Config) -> None:
+        tune = self.setting.tune
+        split_off(cfg, tune['holdout'], tune['seed'], self.folder / 'split')
+
+    def _annotations(self, cfg: Config) -> list[Path]:
+        loaders = (cfg.train_dataloader, cfg.get('val_dataloader'))
+        found = [leaf for loader in loaders if loader for leaf in leaves(loader.dataset)]
+        return [Path(leaf.get('data_root') or '', leaf.ann_file) for leaf in found if leaf.get('ann_file')]
+
+    def _fingerprint(self, cfg: Config) -> list[str]:
+        """Digests of the annotation files."""
+        out = []
+        for path in self._annotations(cfg):
+            if str(path) not in self._data:
+                self._data[str(path)] = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else 'absent'
+            out.append(self._data[str(path)])
+        return out
+
+    def _count(self, cfg: Config, loader: str = 'train_dataloader') -> int:
+        """Images of a loader's set, as its annotation files list them, repeats included."""
+        return _count(cfg[loader].dataset, self._images)
+
+
+#: Parts of a config that an outcome depends on.
+_OUTCOME = (
+    'model', 'train_dataloader', 'val_dataloader', 'val_evaluator', 'optim_wrapper', 'param_scheduler', 'train_cfg',
+    'custom_hooks', 'auto_scale_lr',
+)  # fmt: skip
+
+
+def _count(dataset: Any, known: dict[str, int]) -> int:
+    if 'datasets' in dataset:
+        return sum(_count(each, known) for each in dataset.datasets)
+    if 'dataset' in dataset:
+        return dataset.get('times', 1) * _count(dataset.dataset, known)
+    path = Path(dataset.get('data_root') or '', dataset.get('ann_file') or '')
+    if str(path) not in known:
+        if not path.is_file():
+            known[str(path)] = 1
+        elif path.suffix == '.json':
+            known[str(path)] = len(json.loads(path.read_text())['images'])
+        else:
+            known[str(path)] = len(path.read_text().split())
+    return known[str(path)]

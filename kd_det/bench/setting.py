@@ -1,0 +1,332 @@
+"""A setting of the benchmark: one teacher, one student, one data set, and the methods to compare on them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+import kd_det
+from kd_det.datasets.synthetic import SyntheticSpec
+from kd_det.engine.config import apply_options, config_path, load_config
+from kd_det.errors import ConfigError, did_you_mean
+
+__all__ = ['Method', 'Setting', 'known_methods', 'load_setting']
+
+ROOT = Path(kd_det.__file__).resolve().parents[1]
+FRAGMENTS = ROOT / 'configs' / '_base_' / 'distill'
+#: What a fragment's terms need in a config besides themselves.
+_NEEDS: dict[str, dict[str, Any]] = dict(
+    crd=dict(hooks=[dict(type='kd_det.InstanceIdHook')]),
+    ctkd=dict(no_decay=['global_T']),
+    ctkd_two_stage=dict(no_decay=['global_T']),
+    ft=dict(first_stage='ft_paraphraser'),
+)
+_METHOD_KEYS = ('fragment', 'change', 'terms', 'hooks', 'no_decay', 'first_stage', 'task_weights')
+
+
+@dataclass
+class Method:
+    """A method as a setting runs it.
+
+    Args:
+        name: What the report calls it.
+        fragment: Name of a file in ``configs/_base_/distill``, or a path; it defines ``distill``, and perhaps
+            ``task_weights``.
+        change: Keys that differ from the fragment's in every term, merged in.
+        terms: Term → keys that differ in it.
+        hooks: More ``custom_hooks``.
+        no_decay: Parameters without weight decay, by parts of their names.
+        first_stage: Fragment of a training that comes before, such as FT's paraphrasers.
+        task_weights: Factors of the student's own losses, instead of the fragment's.
+    """
+
+    name: str
+    fragment: str = ''
+    change: dict[str, Any] = field(default_factory=dict)
+    terms: dict[str, Any] = field(default_factory=dict)
+    hooks: list[dict[str, Any]] = field(default_factory=list)
+    no_decay: list[str] = field(default_factory=list)
+    first_stage: str | None = None
+    task_weights: dict[str, float] | None = None
+
+    def distill(self, factor: float = 1.0, fragment: str | None = None) -> dict[str, Any]:
+        """The terms, with every weight multiplied.
+
+        Args:
+            factor: Of the weights of the fragment.
+            fragment: Another fragment, of the first stage.
+        """
+        terms = _fragment(fragment or self.fragment).distill.to_dict()
+        for name, term in terms.items():
+            merge(term, self.change)
+            if name in self.terms:
+                merge(term, self.terms[name])
+            term['weight'] = term.get('weight', 1.0) * factor
+        unknown = set(self.terms) - set(terms)
+        if unknown and fragment is None:
+            raise ConfigError(
+                f'methods.{self.name}.terms: no term {sorted(unknown)[0]!r} in {self.fragment}; '
+                f'expected one of {", ".join(terms)}.{did_you_mean(sorted(unknown)[0], terms)}'
+            )
+        return terms
+
+    def weights_of_task(self) -> dict[str, float]:
+        """Factors of the student's own losses."""
+        if self.task_weights is not None:
+            return dict(self.task_weights)
+        return dict(_fragment(self.fragment).get('task_weights') or {})
+
+
+@dataclass
+class Setting:
+    """What is compared with what.
+
+    Args:
+        name: Short name: that of the setting's file.
+        title: For the report, such as ``'RetinaNet R18 to R18/4'``.
+        teacher: Config of the teacher, resolved.
+        student: Config of the student, resolved. Its schedule, data and optimiser are those of every student.
+        teacher_checkpoint: Weights of the teacher; None to train it with its config first.
+        teacher_seed: Seed of the teacher's training. One teacher serves all seeds.
+        methods: The methods by name.
+        seeds: Seeds of initial weights and data order.
+        inherit: Parts of the student that start from the teacher's weights, in the plain student too.
+        tune: ``dict(factors=[…], length=0.5, holdout=0.25, seed=1000)``: each method's weights are multiplied by each
+            factor and trained for ``length`` times the schedule on the training images without a holdout, which
+            measures them. None: published weights only.
+        longer: How many times the schedule the plain run with the extra compute has; 0 for none.
+        self_distilled: The method by which a student learns from a trained copy of itself; None for no such run.
+        random_teacher: Methods that are also run with a teacher of random weights.
+        shuffled_teacher: Methods that are also run with a teacher trained on shuffled labels.
+        synthetic: Arguments of :class:`~kd_det.datasets.synthetic.SyntheticSpec`, if the set is drawn first.
+        data_root: Where the set lies; None for what the configs say.
+        options: Config options of student and teacher, as after ``--cfg-options``.
+        cache_images: Whether decoded images are kept in memory.
+        source: File of the setting, or how it was given.
+    """
+
+    name: str
+    title: str
+    teacher: Path
+    student: Path
+    teacher_checkpoint: str | None = None
+    teacher_seed: int = 0
+    methods: dict[str, Method] = field(default_factory=dict)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    inherit: tuple[str, ...] = ()
+    tune: dict[str, Any] | None = None
+    longer: float = 0.0
+    self_distilled: str | None = None
+    random_teacher: tuple[str, ...] = ()
+    shuffled_teacher: tuple[str, ...] = ()
+    synthetic: dict[str, Any] | None = None
+    data_root: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    cache_images: bool = False
+    source: str = ''
+
+    def __post_init__(self) -> None:
+        self._configs: dict[str, Config] = {}
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ConfigError(f'seeds: found {list(self.seeds)}, expected at least one, each once.')
+        for key in ('random_teacher', 'shuffled_teacher'):
+            for name in getattr(self, key):
+                self._check_method(name, key)
+        if self.self_distilled is not None:
+            self._check_method(self.self_distilled, 'self_distilled')
+        if self.longer and self.longer <= 1:
+            raise ConfigError(f'longer: found {self.longer}, expected more than 1, or 0 for no such run.')
+        if self.tune is not None:
+            self.tune = _tune(self.tune)
+        if self.synthetic is not None:
+            SyntheticSpec(**self.synthetic)
+            if self.data_root is None:
+                raise ConfigError('data_root: missing; expected the folder where the synthetic set is drawn.')
+
+    def _check_method(self, name: str, key: str) -> None:
+        if name not in self.methods:
+            raise ConfigError(
+                f'{key}: {name!r} is none of the methods of this setting.{did_you_mean(name, self.methods)}'
+            )
+
+    def config(self, who: str) -> Config:
+        """A fresh copy of the teacher's or the student's config, with options and data folder filled in."""
+        if who not in self._configs:
+            cfg = load_config(getattr(self, who), key=who)
+            apply_options(cfg, self.options)
+            if not cfg.get('default_scope'):
+                cfg.default_scope = 'mmdet'
+            if self.data_root is not None:
+                _move(cfg, self.data_root)
+            if self.synthetic is not None:
+                _resize(cfg, self.synthetic.get('image_size', SyntheticSpec.image_size))
+            if self.cache_images:
+                _cache(cfg)
+            self._configs[who] = cfg
+        return copy.deepcopy(self._configs[who])
+
+
+def merge(target: dict[str, Any], change: Mapping[str, Any]) -> None:
+    """Merge nested keys into a dict, in place; ``_delete_=True`` replaces a dict instead."""
+    for key, value in change.items():
+        if isinstance(value, Mapping) and isinstance(target.get(key), dict) and not value.get('_delete_'):
+            merge(target[key], value)
+        elif isinstance(value, Mapping):
+            target[key] = copy.deepcopy({k: v for k, v in value.items() if k != '_delete_'})
+        else:
+            target[key] = copy.deepcopy(value)
+
+
+_loaded: dict[Path, Config] = {}
+
+
+def _fragment(name: str) -> Config:
+    path = Path(name) if name.endswith('.py') else FRAGMENTS / f'{name}.py'
+    if path not in _loaded:
+        if not path.is_file():
+            known = known_methods()
+            raise ConfigError(f'methods: no fragment {name!r}; expected a path or one of configs/_base_/distill.'
+                              f'{did_you_mean(name, known)}')  # fmt: skip
+        _loaded[path] = load_config(path)
+    return copy.deepcopy(_loaded[path])
+
+
+def known_methods() -> list[str]:
+    """Names of the fragments in ``configs/_base_/distill``."""
+    return sorted(path.stem for path in FRAGMENTS.glob('*.py'))
+
+
+def make_method(name: str, given: Mapping[str, Any] | None = None) -> Method:
+    """A method from what a setting says about it.
+
+    Raises:
+        ConfigError: For unknown keys, or a fragment that does not exist.
+    """
+    given = dict(given or {})
+    for key in given:
+        if key not in _METHOD_KEYS:
+            raise ConfigError(
+                f'methods.{name}: unknown key {key!r}; expected {", ".join(_METHOD_KEYS)}.'
+                f'{did_you_mean(key, _METHOD_KEYS)}'
+            )
+    given.setdefault('fragment', name)
+    method = Method(name, **{**_NEEDS.get(Path(given['fragment']).stem, {}), **given})
+    method.distill()
+    return method
+
+
+def _tune(given: Mapping[str, Any]) -> dict[str, Any]:
+    known = dict(factors=[0.2, 1.0, 5.0, 25.0], length=0.5, holdout=0.25, seed=1000)
+    for key in given:
+        if key not in known:
+            raise ConfigError(f'tune: unknown key {key!r}; expected {", ".join(known)}.{did_you_mean(key, known)}')
+    tune = {**known, **given}
+    if not tune['factors'] or min(tune['factors']) <= 0 or len(set(tune['factors'])) < len(tune['factors']):
+        raise ConfigError(f'tune.factors: found {tune["factors"]}, expected positive numbers, each once.')
+    if 1.0 not in tune['factors']:
+        raise ConfigError(f'tune.factors: found {tune["factors"]}, expected 1, the published weights, among them.')
+    for key in ('length', 'holdout'):
+        if not 0 < tune[key] <= 1 or (key == 'holdout' and tune[key] == 1):
+            raise ConfigError(f'tune.{key}: found {tune[key]!r}, expected a share between 0 and 1.')
+    return tune
+
+
+def load_setting(path: str | Path, **changes: Any) -> Setting:
+    """Read a setting from a file with ``bench = dict(…)``, keys as in :class:`Setting`.
+
+    Args:
+        path: A Python config file. Configs in it are paths relative to its folder, or ``mmdet::`` names.
+        changes: Keys that replace the file's.
+
+    Raises:
+        ConfigError: For a file without ``bench``, unknown or missing keys, or configs that do not exist.
+    """
+    path = Path(path)
+    content = load_config(path, key='setting')
+    if not isinstance(content.get('bench'), dict):
+        raise ConfigError(f"{path}: 'bench' is missing; expected bench = dict(teacher=…, student=…, methods=[…]).")
+    given = {**content.bench.to_dict(), **{k: v for k, v in changes.items() if v is not None}}
+    return make_setting(given, name=path.stem, folder=path.parent, source=str(path))
+
+
+def make_setting(given: Mapping[str, Any], name: str, folder: Path | None = None, source: str = '') -> Setting:
+    """A setting from its keys; see :func:`load_setting`."""
+    given = dict(given)
+    known = [f.name for f in fields(Setting) if f.name not in ('name', 'source')]
+    for key in given:
+        if key not in known:
+            raise ConfigError(f'bench: unknown key {key!r}; expected {", ".join(known)}.{did_you_mean(key, known)}')
+    for key in ('teacher', 'student', 'methods'):
+        if not given.get(key):
+            raise ConfigError(f'bench.{key}: missing.')
+    for key in ('teacher', 'student'):
+        text = str(given[key])
+        if '::' not in text and folder is not None and not Path(text).is_absolute():
+            text = str(folder / text)
+        given[key] = config_path(text, f'bench.{key}')
+    methods = given['methods']
+    methods = methods if isinstance(methods, Mapping) else dict.fromkeys(methods, None)
+    given['methods'] = {each: make_method(each, options) for each, options in methods.items()}
+    for key in ('seeds', 'inherit', 'random_teacher', 'shuffled_teacher'):
+        if key in given:
+            given[key] = tuple(given[key])
+    given.setdefault('title', name)
+    return Setting(name=name, source=source, **given)
+
+
+def only_methods(setting: Setting, names: list[str]) -> None:
+    """Keep some methods of a setting; those that it does not list are added with their fragments.
+
+    Raises:
+        ConfigError: For a name that is neither in the setting nor a fragment.
+    """
+    chosen = {name: setting.methods.get(name) or make_method(name) for name in names}
+    setting.methods = chosen
+    setting.random_teacher = tuple(name for name in setting.random_teacher if name in chosen)
+    setting.shuffled_teacher = tuple(name for name in setting.shuffled_teacher if name in chosen)
+    if setting.self_distilled not in chosen:
+        setting.self_distilled = None
+
+
+def leaves(dataset: Any) -> list[Any]:
+    """The data sets with images inside wrappers such as ``RepeatDataset`` and ``ConcatDataset``."""
+    if 'datasets' in dataset:
+        return [leaf for each in dataset.datasets for leaf in leaves(each)]
+    return leaves(dataset.dataset) if 'dataset' in dataset else [dataset]
+
+
+def loaders(cfg: Config) -> list[Any]:
+    """The data loaders of a config."""
+    names = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+    return [cfg[name] for name in names if cfg.get(name)]
+
+
+def _move(cfg: Config, root: str) -> None:
+    for loader in loaders(cfg):
+        for leaf in leaves(loader.dataset):
+            leaf.data_root = root
+    for split in ('val', 'test'):
+        evaluator = cfg.get(f'{split}_evaluator') or {}
+        if isinstance(evaluator, dict) and evaluator.get('ann_file'):
+            evaluator['ann_file'] = str(Path(root, leaves(cfg[f'{split}_dataloader'].dataset)[0].ann_file))
+
+
+def _resize(cfg: Config, side: int) -> None:
+    for loader in loaders(cfg):
+        for leaf in leaves(loader.dataset):
+            for step in leaf.pipeline:
+                if step.type == 'Resize':
+                    step.scale = (side, side)
+
+
+def _cache(cfg: Config) -> None:
+    for loader in loaders(cfg):
+        for leaf in leaves(loader.dataset):
+            for step in leaf.pipeline:
+                if step.type in ('LoadImageFromFile', 'mmdet.LoadImageFromFile'):
+                    step.update(type='kd_det.LoadImageOnce', max_images=100_000)

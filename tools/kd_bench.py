@@ -1,0 +1,126 @@
+"""Compare distillation methods at equal budget: same steps, initial weights, data order and inheritance per seed.
+
+Usage: python tools/kd_bench.py configs/bench/synthetic_retina.py [more settings] [--jobs 2] [--write-readme]
+
+A setting names a teacher, a student, a data set and methods (docs/benchmark.md). Without a file:
+python tools/kd_bench.py --teacher CONFIG [--teacher-checkpoint FILE] --student CONFIG --methods fgd mgd --seeds 0 1 2
+
+Finished runs are kept in one JSON line each and are not run again; the same command goes on after any stop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('settings', nargs='*', type=Path, help='settings: files with bench = dict(…)')
+    parser.add_argument('--teacher', help="the teacher's config, instead of a setting")
+    parser.add_argument('--teacher-checkpoint', help='its weights; it is trained first if there are none')
+    parser.add_argument('--student', help="the student's config, whose data and schedule are used for all")
+    parser.add_argument('--name', help='name of the comparison that --teacher and --student make (default: own)')
+    parser.add_argument(
+        '--methods', nargs='+', help='fragments of configs/_base_/distill; default: those of the setting'
+    )
+    parser.add_argument('--seeds', nargs='+', type=int, help='seeds of weights and data order')
+    parser.add_argument('--weights', choices=['published', 'tuned', 'both'], default='both', help='default: both')
+    parser.add_argument('--tune', nargs='+', type=float, metavar='FACTOR', help='factors to tune over, 1 among them')
+    parser.add_argument('--inherit', nargs='+', help="parts of the student that start from the teacher's weights")
+    parser.add_argument('--jobs', type=int, default=1, help='processes side by side, on each GPU if there are some')
+    parser.add_argument('--gpus', nargs='+', default=[], metavar='N', help='GPUs to use (default: the CPU)')
+    parser.add_argument('--threads', type=int, help='of each process (default: cores / processes)')
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/bench'), help='weights, logs and reports')
+    parser.add_argument('--results', type=Path, help='the JSON lines (default: <work-dir>/results.jsonl)')
+    parser.add_argument('--data-root', metavar='DIR', help="folder of the data set (default: the setting's)")
+    parser.add_argument('--only', nargs='+', default=[], metavar='CELL', help='run only cells whose names begin so')
+    parser.add_argument('--dry-run', action='store_true', help='list what would run, and stop')
+    parser.add_argument('--report', action='store_true', help='run nothing: report what the results hold')
+    parser.add_argument('--write-readme', action='store_true', help='put tables into README.md and docs/benchmark.md')
+    parser.add_argument('--repo', type=Path, default=ROOT, help='where --write-readme finds README.md and docs')
+    args = parser.parse_args(argv)
+    args.results = args.results or args.work_dir / 'results.jsonl'
+    args.command = ' '.join(['python', 'tools/kd_bench.py', *(sys.argv[1:] if argv is None else argv)])
+    return args
+
+
+def make_settings(args: argparse.Namespace) -> list:
+    """The settings of a command line.
+
+    Raises:
+        ConfigError: For what is missing or unknown.
+    """
+    from kd_det.bench.setting import load_setting, make_setting, only_methods
+    from kd_det.errors import ConfigError
+
+    common = dict(seeds=args.seeds, inherit=args.inherit, data_root=args.data_root)
+    if args.tune:
+        common['tune'] = dict(factors=args.tune)
+    common = {key: value for key, value in common.items() if value is not None}
+    if args.settings and (args.teacher or args.student):
+        raise ConfigError('settings: found files and --teacher or --student; expected one or the other.')
+    if args.settings:
+        settings = [load_setting(path, **common) for path in args.settings]
+    elif args.teacher and args.student and args.methods:
+        given = dict(teacher=args.teacher, student=args.student, methods=args.methods, **common)
+        given['teacher_checkpoint'] = args.teacher_checkpoint
+        if args.weights != 'published':
+            given.setdefault('tune', {})
+        source = f'--teacher {args.teacher} --student {args.student} --methods {" ".join(args.methods)}'
+        settings = [make_setting(given, args.name or 'own', source=source)]
+    else:
+        raise ConfigError('settings: missing; expected files, or --teacher, --student and --methods.')
+    if args.methods:
+        for setting in settings:
+            only_methods(setting, args.methods)
+    return settings
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    from kd_det.bench.ledger import read_records
+    from kd_det.bench.publish import publish, report
+    from kd_det.bench.run import BenchOptions, run_settings
+
+    failed = {}
+    if args.report:
+        records = read_records(args.results)
+    else:
+        options = BenchOptions(
+            work_dir=args.work_dir,
+            results=args.results,
+            jobs=args.jobs,
+            gpus=tuple(args.gpus),
+            threads=args.threads,
+            weights=args.weights,
+            only=tuple(args.only),
+            dry_run=args.dry_run,
+            command=args.command,
+        )
+        records, failed = run_settings(make_settings(args), options)
+    if not args.dry_run:
+        report(records, args.work_dir)
+    if args.write_readme:
+        publish(records, args.repo)
+    if failed:
+        from kd_det.errors import KDDetError
+
+        names = ', '.join(f'{setting}: {cell}' for setting, cell in failed)
+        raise KDDetError(f'{len(failed)} runs failed, or need one that did: {names}.')
+
+
+if __name__ == '__main__':
+    # waiting threads sleep: spinning ones make a step ten times as slow as soon as anything else runs on the machine
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+    from kd_det.engine import guarded
+
+    try:
+        sys.exit(guarded(main))
+    except KeyboardInterrupt:
+        print('\nStopped. Finished runs are kept; the same command goes on from them.', file=sys.stderr)
+        sys.exit(130)
