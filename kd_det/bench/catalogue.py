@@ -60,7 +60,7 @@ METHODS: dict[str, Method] = {
         Method('crosskd', 'CrossKD', 'mixed', f'{_HEADS}, of two towers each', 'published', '2306.11369'),
         Method('ctkd', 'CTKD', 'logits', f'{_HEADS}; no weight decay on the temperature', 'ours', '2211.16231'),
         Method('cwd', 'CWD', 'feature', '', 'published', '2011.13256'),
-        Method('cwd_norm', 'CWD, normalised', 'feature', '', 'published', '2011.13256'),
+        Method('cwd_norm', 'CWD normalised', 'feature', '', 'published', '2011.13256'),
         Method('dist', 'DIST', 'logits', _HEADS, 'published', '2205.10536'),
         Method('dkd', 'DKD', 'logits', _HEADS, 'ours', '2203.08679'),
         Method('fbkd', 'FBKD', 'feature', '', 'published', 'ICLR 2021'),

@@ -1,0 +1,459 @@
+"""The report of a setting: Markdown, CSV and two pictures, all of it from the records.
+
+mAP is in per cent and differences are in points throughout.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from kd_det.bench import wording as say
+from kd_det.bench.figures import Column, MethodRow, SettingFigures, collect, level_with
+from kd_det.bench.overview import choice_section, readme_section
+from kd_det.bench.plots import plot_gains, plot_pareto
+from kd_det.bench.statistics import Difference
+from kd_det.checkpoint import atomic_path
+from kd_det.visualization import markdown_table
+
+__all__ = ['SettingReport', 'choice_section', 'readme_section', 'report_setting', 'write_report']
+
+#: The best method should close this share of the gap, and this share of the methods should help.
+GAP_BAR, HELP_BAR = 1 / 2, 2 / 3
+
+#: Role → name in tables.
+STUDENTS = {
+    'plain': 'plain student',
+    'plain_longer': 'plain student, longer',
+    'self_distilled': 'self-distilled student',
+}
+_COLUMNS = ('published', 'tuned')
+_METRICS = ('AP50', 'AP75', 'small', 'medium', 'large')
+
+
+@dataclass(frozen=True)
+class SettingReport:
+    """What can be said about a setting.
+
+    Attributes:
+        figures: All figures, mAP in 0 … 1.
+        reasons: Method's name → a sentence on why it does not help, found by somebody who looked.
+    """
+
+    figures: SettingFigures
+    reasons: Mapping[str, str]
+
+    # --- figures ------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def summary(self) -> dict:
+        """The counts behind the sentences.
+
+        ``published`` and ``tuned`` each hold the names of the methods by verdict (``helps``, ``hurts``, ``unclear``),
+        ``one_seed``, those of ``unclear`` that have no interval, ``share_helping`` (None without methods), whether it
+        reaches two thirds (``enough_help``), ``best_share`` (``method``, ``share``; None without a gap) and whether it
+        reaches one half (``enough_gap``). ``does_not_help`` are the methods whose tuned column, else the published
+        one, is not above zero with its interval, ``level_with_best`` those that are not clearly below the best.
+        """
+        found: dict = dict(setting=self.figures.name, methods=[row.method.name for row in self.figures.rows])
+        found['teacher'] = self.figures.teachers.get('trained')
+        found['plain'] = self.figures.plain.mAP.mean if self.figures.plain else None
+        for name in _COLUMNS:
+            found[name] = _count([(row, getattr(row, name)) for row in self.figures.rows])
+        shown = [row for row in self.figures.rows if row.shown is not None and row.shown.gain is not None]
+        found['does_not_help'] = [row.method.name for row in shown if row.shown.verdict != 'helps']
+        best = max(shown, key=lambda row: row.shown.gain.mean, default=None)
+        found['best'] = best.method.name if best else None
+        found['level_with_best'] = [row.method.name for row in level_with(best, shown)] if best else []
+        found['missing'] = list(self.figures.missing)
+        return found
+
+    def csv_rows(self) -> list[dict]:
+        """One row per teacher, kind of student, and method and column. mAP in per cent, unknown figures are empty."""
+        rows = [
+            _csv(self.figures, name=f'teacher/{teacher}', title=f'teacher, {teacher}', mAP=100 * value)
+            for teacher, value in self.figures.teachers.items()
+        ]
+        for role, column in self.figures.students.items():
+            rows.append(_csv(self.figures, column, name=role, title=STUDENTS[role]))
+        for row in self.figures.rows:
+            about = dict(name=row.method.name, title=row.method.title, family=row.method.family)
+            about |= dict(weights_are=row.method.weights_are, source=row.method.source)
+            for name in _COLUMNS:
+                if getattr(row, name) is not None:
+                    holdout = row.holdout.get(getattr(row, name).factor)
+                    extra = {} if holdout is None else dict(holdout_mAP=100 * holdout)
+                    rows.append(_csv(self.figures, getattr(row, name), column=name, **about, **extra))
+        for control in self.figures.controls:
+            about = dict(title=control.method.title, family=control.method.family, factor=control.factor)
+            for teacher in ('random', 'shuffled'):
+                difference = getattr(control, teacher)
+                if difference is not None:
+                    gains = _csv_gain(difference) | dict(seeds=' '.join(map(str, difference.seeds)))
+                    rows.append(_csv(self.figures, name=f'{control.method.name}/{teacher}_teacher', **about, **gains))
+        return rows
+
+    # --- text ---------------------------------------------------------------------------------------------------------
+
+    def markdown(self, pictures: bool = False) -> str:
+        """The section: table, what it says, teachers compared, tuning, notes.
+
+        Args:
+            pictures: Show ``gains.png`` and ``pareto.png``, which :func:`write_report` puts beside the report.
+        """
+        title = ', '.join(str(self.figures.pair[key]) for key in ('title', 'data') if self.figures.pair.get(key))
+        name = f'`{self.figures.name}`'
+        parts = [f'## {title} ({name})' if title else f'## {name}', self._table(), self._below_table()]
+        if pictures:
+            parts.append('![Gains with intervals](gains.png)\n\n![mAP over training time](pareto.png)')
+        parts += ['### What it says', _bullets(self.sentences())]
+        for heading, text in (
+            ('### What does not help', self._not_helping()),
+            ('### Whether it is the teacher', self._controls()),
+            ('### How the factors were chosen', self._tuning()),
+            ('### What was measured', _bullets(self.notes())),
+            ('### What is missing', _bullets(self.figures.missing)),
+        ):
+            if text:
+                parts += [heading, text]
+        return '\n\n'.join(part for part in parts if part) + '\n'
+
+    def _table(self) -> str:
+        header = ['', 'mAP, published weights', 'minus plain', 'gap closed', 'factor', 'mAP, tuned', 'minus plain']
+        header += ['gap closed', 'time ×', 'memory, MiB', 'memory ×', 'seeds', 'diverged']
+        rows = []
+        if 'trained' in self.figures.teachers:
+            rows.append(['teacher', say.percent(self.figures.teachers['trained'])] + [say.NOTHING] * (len(header) - 2))
+        for role, column in self.figures.students.items():
+            cells = [say.percent(column.mAP), *[say.NOTHING] * 2] if role == 'plain' else _map_cells(column)
+            rows.append([STUDENTS[role], *cells, *[say.NOTHING] * 4, *_cost_cells([column])])
+        for row in self.figures.rows:
+            mark = ' †' if row.method.weights_are == 'ours' else ''
+            cells = [row.method.title + mark, *_map_cells(row.published)]
+            cells += [say.NOTHING if row.factor is None else f'{row.factor:g}', *_map_cells(row.tuned)]
+            rows.append([*cells, *_cost_cells(row.columns, row.shown)])
+        return markdown_table(header, rows)
+
+    def _below_table(self) -> str:
+        voc = self.figures.plain is not None and 'AP75' not in self.figures.plain.metrics
+        lines = [
+            f'{"mAP" if voc else "COCO mAP"} in per cent, mean ± standard deviation over seeds; "minus plain" is the '
+            'mean difference within seeds, with its 95 % interval (Student’s t); "gap closed" the share of the '
+            'distance from plain student to teacher, from the means. A factor multiplies all weights of a method.'
+        ]
+        if any(row.method.weights_are == 'ours' for row in self.figures.rows):
+            lines.append(
+                '† No weight of this method is published for detectors: what stands under "published" is the weight '
+                'of this repository’s fragment.'
+            )
+        if any(column.diverged for row in self.figures.rows for column in row.columns):
+            lines.append('A diverged run counts as mAP 0, in means and differences.')
+        if self.figures.plain is not None and self.figures.plain.diverged:
+            lines.append('**The plain student diverged with a seed; its 0 is in all differences of that seed.**')
+        if self.figures.gap is not None and self.figures.gap <= 0:
+            lines.append('The teacher is not better than the plain student: there is no gap to close.')
+        return '\n\n'.join(lines)
+
+    def sentences(self) -> list[str]:
+        """What the table says: how many methods help, the best share of the gap, what cannot be told apart."""
+        lines = []
+        titles = {row.method.name: row.method.title for row in self.figures.rows}
+        for name, words in (('published', 'with published weights'), ('tuned', 'tuned')):
+            part = self.summary[name]
+            count = sum(len(part[key]) for key in ('helps', 'hurts', 'unclear'))
+            if not count:
+                continue
+            alone = f'; {len(part["one_seed"])} with one seed have no interval' if part['one_seed'] else ''
+            lines.append(
+                f'Above plain with the interval clear of zero, {words}: {len(part["helps"])} of {count} methods '
+                f'({say.share(part["share_helping"])}; bar two thirds: {_met(part["enough_help"])}{alone}); below: '
+                f'{say.enumerate_names([titles[n] for n in part["hurts"]])}.'
+            )
+        if self.summary['tuned']['share_helping'] is not None:
+            among = ', 1 among them' if all(1 in row.holdout for row in self.figures.rows if row.holdout) else ''
+            lines.append(
+                f'"Tuned" is each method at the factor with the best mAP on the holdout{among}; '
+                'the validation split had no part in the choice.'
+            )
+        for name, words in (('published', 'with published weights'), ('tuned', 'tuned')):
+            best = self.summary[name]['best_share']
+            if best:
+                lines.append(
+                    f'Best share of the gap, {words}: {titles[best["method"]]}, {say.share(best["share"])} '
+                    f'({say.gain(best["gain"])}; bar one half: {_met(self.summary[name]["enough_gap"])}).'
+                )
+        if self.summary['best']:
+            level = [titles[name] for name in self.summary['level_with_best']]
+            lines.append(
+                f'Of the tuned methods (untuned ones at published weights) {titles[self.summary["best"]]} is first; '
+                f'the seeds do not tell it from {say.enumerate_names(level) if level else "no other"}.'
+                if level
+                else f'{titles[self.summary["best"]]} is first, and the seeds tell it from every other method.'
+            )
+        count = max(sum(len(self.summary[c][key]) for key in ('helps', 'hurts', 'unclear')) for c in _COLUMNS)
+        if count > 1:
+            lines.append(
+                f'Chance: of {count} methods without any effect, {0.025 * count:.1f} would be above zero with their '
+                'intervals; and the best of many is flattered by being picked on the split that it is reported on.'
+            )
+        longer = self.figures.students.get('plain_longer')
+        if longer is not None and longer.gain is not None:
+            beaten = [row for row in self.figures.rows if row.shown and row.shown.gain]
+            above = [row for row in beaten if row.shown.gain.mean > longer.gain.mean]
+            lines.append(
+                f'The plain student trained longer ({say.ratio(longer.cost)} times the time) gains '
+                f'{say.gain(longer.gain)}; {len(above)} of {len(beaten)} methods gain more.'
+            )
+        return lines
+
+    def _not_helping(self) -> str:
+        rows = {row.method.name: row for row in self.figures.rows}
+        lines = []
+        for name in self.summary['does_not_help']:
+            row = rows[name]
+            which = 'tuned' if row.tuned is not None else 'published weights'
+            why = [self.reasons[name].rstrip('.')] if self.reasons.get(name) else []
+            why = '; '.join([*why, *row.facts()])
+            lines.append(
+                f'**{row.method.title}**: {row.shown.verdict}, {say.gain(row.shown.gain)} ({which})'
+                + (f'. {why[0].upper()}{why[1:]}.' if why else '.')
+            )
+        return _bullets(lines)
+
+    def _controls(self) -> str:
+        controls = self.figures.controls
+        if not controls:
+            return ''
+        header = ['method', 'factor', 'trained teacher', 'random weights', 'shuffled labels']
+        header += ['trained minus random', 'trained minus shuffled']
+        rows = [
+            [c.method.title, f'{c.factor:g}']
+            + [say.gain(getattr(c, key)) for key in ('trained', 'random', 'shuffled')]
+            + [say.gain(c.trained_over_random), say.gain(c.trained_over_shuffled)]
+            for c in controls
+        ]
+        lines = ['Differences to the plain student, and between teachers, within seeds.', markdown_table(header, rows)]
+        known = ', '.join(f'{name} {say.percent(value)}' for name, value in self.figures.teachers.items())
+        found = [f'mAP of the teachers: {known}.'] if known else []
+        random = [c for c in controls if c.random is not None]
+        if random:
+            over = [c for c in random if c.trained_over_random is not None]
+            clear = [c for c in over if c.trained_over_random.verdict == 'helps']
+            found.append(
+                f'With a teacher of random weights: {_verdicts([c.random for c in random])}; '
+                f'the trained one is above it, clear of zero, in {len(clear)} of {len(over)}.'
+            )
+        for words, mine in (
+            ('methods on class scores', [c for c in controls if c.method.family in ('logits', 'mixed')]),
+            ('other methods', [c for c in controls if c.method.family not in ('logits', 'mixed')]),
+        ):
+            mine = [c for c in mine if c.shuffled is not None]
+            if mine:
+                found.append(f'With a teacher of shuffled labels, {words}: {_verdicts([c.shuffled for c in mine])}.')
+        return '\n\n'.join([*lines, _bullets(found)])
+
+    def _tuning(self) -> str:
+        rows = [row for row in self.figures.rows if row.holdout]
+        if not rows:
+            return ''
+        factors = sorted({factor for row in rows for factor in row.holdout})
+        cells = []
+        for row in sorted(rows, key=lambda row: row.method.name):
+            figures = [say.percent(row.holdout.get(factor)) for factor in factors]
+            figures = [f'**{text}**' if factor == row.factor else text for factor, text in zip(factors, figures)]
+            cells.append([row.method.title, *figures])
+        table = markdown_table(['mAP on the holdout', *(f'factor {factor:g}' for factor in factors)], cells)
+        runs = [r for r in self.figures.records if r['kind'] == 'tune' and r['method'] is not None]
+        budget = (
+            f'{_range(r["steps"] for r in runs if not r["diverged"])} steps each, '
+            f'seed {_range(r["seed"] for r in runs)}; one run per factor, so that differences here are noisy.'
+        )
+        plain = self.figures.holdout_plain
+        plain = '' if plain is None else f' The plain student has {say.percent(plain)}.'
+        about = f'Bold: chosen.{plain} Trained without the holdout, which is split off the training images: {budget}'
+        return f'{table}\n\n{about}'
+
+    def notes(self) -> list[str]:
+        """What was measured, on what, with what, and how to repeat it."""
+        pair, records = self.figures.pair, self.figures.records
+        students = [r for r in records if r['kind'] == 'student' and r['role'] != 'plain_longer' and not r['diverged']]
+        longer = [r for r in records if r['role'] == 'plain_longer' and not r['diverged']]
+        teacher = next((r for r in records if r['kind'] == 'teacher' and r['teacher'] == 'trained'), None)
+        lines = [f'Teacher `{pair.get("teacher", "?")}`, student `{pair.get("student", "?")}`.']
+        if students:
+            lines.append(
+                f'Students: {_range(r["steps"] for r in students)} steps of '
+                f'{_range(r["batch_size"] for r in students)} images '
+                f'({_range(r["epochs"] for r in students)} epochs) on {pair.get("train_images", "?")} training images; '
+                f'seeds {", ".join(map(str, self.figures.seeds))}. All students of a seed start from the same '
+                'weights and see the same batches, which was checked.'
+            )
+        if longer:
+            lines.append(f'Longer plain runs: {_range(r["steps"] for r in longer)} steps.')
+        if teacher is not None:
+            lines.append(
+                f'One teacher (seed {teacher["seed"]}) for all seeds, so that intervals know nothing of its luck.'
+            )
+        lines.append(
+            f'All mAP is of the last checkpoint on the {pair.get("val_images", "?")} images of the validation split, '
+            'but where the holdout is named.'
+        )
+        gpu = any(r['device'] != 'cpu' for r in students)
+        lines.append(
+            ('Time is wall time of the training loop' if gpu else 'Time is processor time of the training loop')
+            + ' over that of the plain student of the same seed; runs side by side slow each other. Memory is the peak '
+            'above what the process held before.'
+        )
+        versions: dict[str, dict[str, None]] = {}
+        for record in records:
+            for key, value in (record.get('versions') or {}).items():
+                versions.setdefault(key, {})[str(value)] = None
+        lines.append('Versions: ' + ', '.join(f'{key} {" and ".join(known)}' for key, known in versions.items()) + '.')
+        machines = dict.fromkeys(_machine(r['hardware'], r['device']) for r in records if r.get('hardware'))
+        lines.append(f'Hardware: {"; ".join(machines)}.')
+        commits = dict.fromkeys(str(r['commit'])[:12] for r in records if r.get('commit'))
+        if commits:
+            lines.append(f'Commit{"s" if len(commits) > 1 else ""}: {", ".join(commits)}.')
+        commands = list(dict.fromkeys(r['repeat'] for r in records if r.get('repeat')))
+        if commands:
+            more = ', for instance' if len(commands) > 1 else ''
+            lines.append(f'Each record holds the command that repeats it{more}: `{commands[0]}`.')
+        return lines
+
+
+def report_setting(records: Sequence[Mapping], reasons: Mapping[str, str] | None = None) -> SettingReport:
+    """The report of one setting.
+
+    Args:
+        records: Finished runs of the setting, at least one; any of its cells may be absent.
+        reasons: Method's name → why it does not help, for those that do not.
+
+    Raises:
+        DataError: There are no records, or those of several settings.
+        RuntimeError: A student did not start, or was not fed, as the plain one.
+    """
+    return SettingReport(collect(records), dict(reasons or {}))
+
+
+def write_report(
+    records: Sequence[Mapping], folder: str | Path, reasons: Mapping[str, str] | None = None
+) -> dict[str, Path]:
+    """Write ``report.md``, ``report.csv``, ``gains.png`` and ``pareto.png`` of one setting into a folder.
+
+    Args:
+        records: As of :func:`report_setting`.
+        folder: Where to; made if absent.
+        reasons: As of :func:`report_setting`.
+
+    Returns:
+        File name → path.
+    """
+    report, folder = report_setting(records, reasons), Path(folder)
+    table = io.StringIO()
+    writer = csv.DictWriter(table, _CSV, lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(report.csv_rows())
+    files = {name: folder / name for name in ('report.md', 'report.csv', 'gains.png', 'pareto.png')}
+    plot_gains(report.figures, files['gains.png'])
+    plot_pareto(report.figures, files['pareto.png'])
+    for name, text in (('report.md', report.markdown(pictures=True)), ('report.csv', table.getvalue())):
+        with atomic_path(files[name]) as temporary:
+            temporary.write_text(text, encoding='utf-8')
+    return files
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+_CSV = ['setting', 'name', 'title', 'family', 'weights_are', 'source', 'column', 'factor', 'seeds', 'diverged']
+_CSV += ['mAP', 'mAP_std', 'gain', 'gain_low', 'gain_high', 'verdict', 'gap_closed', 'time_ratio', 'peak_mib']
+_CSV += ['peak_ratio', 'loss_ratio', 'holdout_mAP', *_METRICS]
+
+
+def _csv_gain(difference: Difference) -> dict:
+    known = dict(gain=difference.mean, gain_low=difference.low, gain_high=difference.high)
+    return {key: 100 * value for key, value in known.items() if value is not None} | dict(verdict=difference.verdict)
+
+
+def _csv(figures: SettingFigures, found: Column | None = None, **known) -> dict:
+    row = dict.fromkeys(_CSV, '') | dict(setting=figures.name)
+    if found is not None:
+        row |= dict(factor=found.factor, mAP=100 * found.mAP.mean, gap_closed=found.share, time_ratio=found.cost)
+        row |= dict(peak_mib=found.peak, peak_ratio=found.peak_ratio, loss_ratio=found.loss_ratio)
+        row |= dict(seeds=' '.join(map(str, found.values)), diverged=' '.join(map(str, found.diverged)))
+        if found.mAP.std is not None:
+            row['mAP_std'] = 100 * found.mAP.std
+        if found.gain is not None and known.get('name') != 'plain':
+            row |= _csv_gain(found.gain)
+        row |= {key: 100 * value for key, value in found.metrics.items() if key in _METRICS}
+    if known.get('name') == 'plain':
+        row['gap_closed'] = ''
+    row |= known
+    return {
+        key: '' if value is None else round(value, 4) if isinstance(value, float) else value
+        for key, value in row.items()
+    }
+
+
+def _count(columns: Sequence[tuple[MethodRow, Column | None]]) -> dict:
+    """Methods by verdict, and whether the bars are reached, of one column of the table."""
+    known = [(row, column) for row, column in columns if column is not None and column.gain is not None]
+    found: dict = {verdict: [r.method.name for r, c in known if c.verdict == verdict] for verdict in _VERDICTS}
+    found['one_seed'] = [row.method.name for row, column in known if column.gain.half is None]
+    found['share_helping'] = len(found['helps']) / len(known) if known else None
+    found['enough_help'] = None if not known else found['share_helping'] >= HELP_BAR
+    best = max((pair for pair in known if pair[1].share is not None), key=lambda pair: pair[1].share, default=None)
+    found['best_share'] = best and dict(method=best[0].method.name, share=best[1].share, gain=best[1].gain)
+    found['enough_gap'] = None if best is None else best[1].share >= GAP_BAR
+    return found
+
+
+_VERDICTS = ('helps', 'hurts', 'unclear')
+
+
+def _verdicts(differences: Sequence[Difference]) -> str:
+    """``helps 2, hurts 0, unclear 1``."""
+    verdicts = [difference.verdict for difference in differences]
+    return ', '.join(f'{verdict} {verdicts.count(verdict)}' for verdict in _VERDICTS)
+
+
+def _map_cells(column: Column | None) -> list[str]:
+    """mAP, difference to plain, share of the gap."""
+    if column is None:
+        return [say.NOTHING] * 3
+    return [say.percent(column.mAP), say.gain(column.gain), say.share(column.share)]
+
+
+def _cost_cells(columns: Sequence[Column], shown: Column | None = None) -> list[str]:
+    """Time, memory, seeds and diverged runs; two numbers where the columns differ, published first."""
+    if not columns:
+        return [say.NOTHING] * 5
+    shown = shown or columns[0]
+    counts = [[str(len(c.values)) for c in columns], [str(len(c.diverged)) for c in columns]]
+    counts = [' / '.join(texts if len(set(texts)) > 1 else texts[:1]) for texts in counts]
+    return [say.ratio(shown.cost), say.whole(shown.peak), say.ratio(shown.peak_ratio), *counts]
+
+
+def _met(reached: bool | None) -> str:
+    return 'unknown' if reached is None else 'met' if reached else 'missed'
+
+
+def _bullets(lines: Sequence[str]) -> str:
+    return '\n'.join(f'- {line}' for line in lines)
+
+
+def _range(values) -> str:
+    """``600``, or ``300 to 600``."""
+    values = sorted(set(values))
+    if not values:
+        return '?'
+    return f'{values[0]:g}' if len(values) == 1 else f'{values[0]:g} to {values[-1]:g}'
+
+
+def _machine(hardware: Mapping, device: str) -> str:
+    gpu = hardware.get('gpu')
+    cpu = f'{hardware.get("cpu")}, {hardware.get("cores")} cores, threads per run: {hardware.get("threads")}'
+    return f'{gpu} ({cpu})' if gpu and device != 'cpu' else cpu

@@ -1,0 +1,68 @@
+"""How figures are written in the reports: mAP in per cent, differences in points, with one decimal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kd_det.bench.statistics import Difference, Spread
+
+__all__ = ['NOTHING', 'enumerate_names', 'gain', 'gain_half', 'percent', 'ratio', 'share', 'signed', 'whole']
+
+#: In a cell without a figure.
+NOTHING = '–'
+
+
+def percent(value: float | Spread | None) -> str:
+    """0.4123 → ``41.2``; a spread of several values → ``41.2 ± 0.8``."""
+    if value is None:
+        return NOTHING
+    if isinstance(value, Spread):
+        return f'{100 * value.mean:.1f}' + ('' if value.std is None else f' ± {100 * value.std:.1f}')
+    return f'{100 * value:.1f}'
+
+
+def signed(value: float) -> str:
+    """0.0123 → ``+1.2``; zero has a plus."""
+    return f'{100 * value:+.1f}'.replace('-0.0', '+0.0')
+
+
+def gain(difference: Difference | None) -> str:
+    """``+1.2 [+0.3, +2.1]``; without the interval for one seed."""
+    if difference is None:
+        return NOTHING
+    if difference.half is None:
+        return f'{signed(difference.mean)} (one seed)'
+    return f'{signed(difference.mean)} [{signed(difference.low)}, {signed(difference.high)}]'
+
+
+def gain_half(difference: Difference | None) -> str:
+    """``+1.2 ± 0.9``, the half width of the interval; bold if that is clear of zero."""
+    if difference is None:
+        return NOTHING
+    if difference.half is None:
+        return f'{signed(difference.mean)} (one seed)'
+    text = f'{signed(difference.mean)} ± {100 * difference.half:.1f}'
+    return text if difference.verdict == 'unclear' else f'**{text}**'
+
+
+def share(value: float | None) -> str:
+    """0.544 → ``54 %``."""
+    return NOTHING if value is None else f'{100 * value:.0f} %'
+
+
+def ratio(value: float | None) -> str:
+    """1.2345 → ``1.23``."""
+    return NOTHING if value is None else f'{value:.2f}'
+
+
+def whole(value: float | None) -> str:
+    """1234.5 → ``1234``."""
+    return NOTHING if value is None else f'{value:.0f}'
+
+
+def enumerate_names(names: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``; ``none`` for nothing."""
+    names = list(names)
+    if len(names) < 2:
+        return names[0] if names else 'none'
+    return f'{", ".join(names[:-1])} and {names[-1]}'
