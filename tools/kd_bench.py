@@ -36,15 +36,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--gpus', nargs='+', default=[], metavar='N', help='GPUs to use (default: the CPU)')
     parser.add_argument('--threads', type=int, help='of each process (default: cores / processes)')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/bench'), help='weights, logs and reports')
-    parser.add_argument('--results', type=Path, help='the JSON lines (default: <work-dir>/results.jsonl)')
+    parser.add_argument(
+        '--results', type=Path, nargs='+', help='the JSON lines (default: <work-dir>/results.jsonl); several to report'
+    )
     parser.add_argument('--data-root', metavar='DIR', help="folder of the data set (default: the setting's)")
     parser.add_argument('--only', nargs='+', default=[], metavar='CELL', help='run only cells whose names begin so')
     parser.add_argument('--dry-run', action='store_true', help='list what would run, and stop')
     parser.add_argument('--report', action='store_true', help='run nothing: report what the results hold')
-    parser.add_argument('--write-readme', action='store_true', help='put tables into README.md and docs/benchmark.md')
+    parser.add_argument('--write-readme', action='store_true', help='write README.md and docs/results from the results')
     parser.add_argument('--repo', type=Path, default=ROOT, help='where --write-readme finds README.md and docs')
     args = parser.parse_args(argv)
-    args.results = args.results or args.work_dir / 'results.jsonl'
+    args.results = args.results or [args.work_dir / 'results.jsonl']
     args.command = ' '.join(['python', 'tools/kd_bench.py', *(sys.argv[1:] if argv is None else argv)])
     return args
 
@@ -84,16 +86,19 @@ def make_settings(args: argparse.Namespace) -> list:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     from kd_det.bench.ledger import read_records
-    from kd_det.bench.publish import publish, report
+    from kd_det.bench.publish import REASONS, publish, read_reasons, write_reports
     from kd_det.bench.run import BenchOptions, run_settings
+    from kd_det.errors import ConfigError, KDDetError
 
     failed = {}
     if args.report:
-        records = read_records(args.results)
+        records = [record for path in args.results for record in read_records(path)]
+    elif len(args.results) > 1:
+        raise ConfigError(f'--results: found {len(args.results)} files, expected one to run with.')
     else:
         options = BenchOptions(
             work_dir=args.work_dir,
-            results=args.results,
+            results=args.results[0],
             jobs=args.jobs,
             gpus=tuple(args.gpus),
             threads=args.threads,
@@ -104,12 +109,11 @@ def main(argv: list[str] | None = None) -> None:
         )
         records, failed = run_settings(make_settings(args), options)
     if not args.dry_run:
-        report(records, args.work_dir)
-    if args.write_readme:
-        publish(records, args.repo)
+        for name, path in write_reports(records, args.work_dir, read_reasons(args.results[0].parent / REASONS)).items():
+            print(f'Report of {name}: {path}')
+    if args.write_readme and not args.dry_run:
+        print('Written:', ', '.join(map(str, publish(records, args.repo))))
     if failed:
-        from kd_det.errors import KDDetError
-
         names = ', '.join(f'{setting}: {cell}' for setting, cell in failed)
         raise KDDetError(f'{len(failed)} runs failed, or need one that did: {names}.')
 

@@ -29,8 +29,9 @@ from kd_det.checkpoint import atomic_path
 from kd_det.demo.report import display_name
 from kd_det.engine import check_test, guarded, load_config, prepare_test, prepare_train, run_test
 from kd_det.engine.arguments import parse_test, parse_train
-from kd_det.errors import ConfigError, DataError, did_you_mean
+from kd_det.errors import ConfigError, did_you_mean
 from kd_det.visualization import markdown_table, text_table
+from kd_det.visualization.marks import write_between_marks
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / 'configs' / 'small'
@@ -374,26 +375,10 @@ because VOC counts pixels from 1. Boxes without area are left out (in `bccd` two
 BloodImage_00343)."""
 
 
-def write_between_marks(path: Path, text: str) -> None:
-    """Replace what stands between the marks of a README.
-
-    Raises:
-        DataError: The file is missing, or has not both marks, in order, once each.
-    """
-    old = path.read_text(encoding='utf-8') if path.is_file() else ''
-    if old.count(MARK_BEGIN) != 1 or old.count(MARK_END) != 1 or old.index(MARK_BEGIN) > old.index(MARK_END):
-        raise DataError(
-            f"--write-readme: '{path}' must hold the lines '{MARK_BEGIN}' and '{MARK_END}' once each, in this order."
-        )
-    head, tail = old.split(MARK_BEGIN)[0], old.split(MARK_END)[1]
-    with atomic_path(path) as temporary:
-        temporary.write_text(f'{head}{MARK_BEGIN}\n{text}\n{MARK_END}{tail}', encoding='utf-8')
-
-
 def publish(results: dict, repo: Path) -> None:
     """Write the figures into docs and README."""
     more = 'How to repeat it, and what it does not show: [docs/real_data.md](docs/real_data.md).'
-    write_between_marks(repo / 'README.md', f'{table(results)}\n\n{about(results)} {more}')
+    write_between_marks(repo / 'README.md', MARK_BEGIN, MARK_END, f'{table(results)}\n\n{about(results)} {more}')
     for name, text in (
         ('docs/results/real_cpu.json', json.dumps(results, indent=1) + '\n'),
         ('docs/real_data.md', docs_page(results)),

@@ -118,6 +118,7 @@ class _Bench:
         self.settings, self.options, self.display = list(settings), options, display
         self.ledger = Ledger(options.results)
         self.slots = options.slots()
+        self.commit = _commit()  # of what is imported now, whatever is edited while it runs
         self.threads = options.threads or max(1, (os.cpu_count() or 1) // len(self.slots))
         device = 'cuda' if options.gpus else 'cpu'
         self.cells = {s.name: Cells(s, options.work_dir / s.name, device) for s in settings}
@@ -304,7 +305,7 @@ class _Bench:
             tune=setting.tune if cell.facts['kind'] == 'tune' else None,
             versions=_versions(),
             hardware=_hardware(slot, threads),
-            commit=_commit(),
+            commit=self.commit,
             finished=time.strftime('%Y-%m-%dT%H:%M:%S%z'),
             repeat=f'python tools/kd_bench.py {setting.source} --only {cell.name}',
         )

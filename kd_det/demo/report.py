@@ -6,9 +6,8 @@ import math
 import statistics
 from pathlib import Path
 
-from kd_det.checkpoint import atomic_path
-from kd_det.errors import DataError
 from kd_det.visualization import markdown_table, text_table
+from kd_det.visualization.marks import write_between_marks
 
 __all__ = ['MARK_BEGIN', 'MARK_END', 'demo_table', 'display_name', 'summarise', 'write_into_readme']
 
@@ -131,16 +130,4 @@ def write_into_readme(path: str | Path, text: str) -> None:
     Raises:
         DataError: The file is missing, or has not both marks, in order, once each.
     """
-    path = Path(path)
-    try:
-        old = path.read_text(encoding='utf-8')
-    except OSError as error:
-        raise DataError(f"--write-readme: '{path}' cannot be read ({error.strerror}).") from error
-    if old.count(MARK_BEGIN) != 1 or old.count(MARK_END) != 1 or old.index(MARK_BEGIN) > old.index(MARK_END):
-        raise DataError(
-            f"--write-readme: '{path}' must hold the lines '{MARK_BEGIN}' and '{MARK_END}' once each, in this order."
-        )
-    head, rest = old.split(MARK_BEGIN)
-    tail = rest.split(MARK_END)[1]
-    with atomic_path(path) as temporary:
-        temporary.write_text(f'{head}{MARK_BEGIN}\n{text}\n{MARK_END}{tail}', encoding='utf-8')
+    write_between_marks(path, MARK_BEGIN, MARK_END, text)

@@ -186,4 +186,4 @@ def test_bad_arguments(tmp_path):
         tool.run(arguments(tmp_path))
     (tmp_path / 'README.md').write_text('<!-- real:begin -->\n')
     with pytest.raises(DataError, match='real:end'):
-        tool.write_between_marks(tmp_path / 'README.md', 'text')
+        tool.write_between_marks(tmp_path / 'README.md', tool.MARK_BEGIN, tool.MARK_END, 'text')
