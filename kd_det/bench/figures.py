@@ -5,6 +5,7 @@ mAP and its differences are in 0 … 1 here; tables show per cent.
 
 from __future__ import annotations
 
+import collections
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -71,7 +72,7 @@ class MethodRow:
         method: Its row of the catalogue.
         published: Factor 1.
         tuned: The chosen factor; the same object as ``published`` if that is 1.
-        factor: The chosen factor; None before any tuning.
+        factor: The chosen factor; None before all factors are tried that other methods were tried with.
         holdout: Factor → mAP on the holdout.
     """
 
@@ -309,13 +310,17 @@ def collect(records: Sequence[Record]) -> SettingFigures:
     holdout = _holdout(records)
     mine = [r for r in students if r['role'] == 'method' and r['teacher'] == 'trained']
     names = dict.fromkeys(r['method'] for r in mine) | dict.fromkeys(name for name in holdout if name is not None)
+    factors = {factor for name in names for factor in holdout.get(name, {})}
+    titles = collections.Counter(method_or_new(name).title for name in names)
     rows = []
     for name in names:
         runs = [r for r in mine if r['method'] == name]
-        factor = choose_factor(holdout.get(name, {}))
+        factor = choose_factor(holdout.get(name, {})) if factors <= holdout.get(name, {}).keys() else None
         published = _column([r for r in runs if r['factor'] == 1], plain, teacher)
         tuned = published if factor == 1 else _column([r for r in runs if r['factor'] == factor], plain, teacher)
         method = method_or_new(name)
+        if titles[method.title] > 1:  # two fragments of one method
+            method = replace(method, name=name, title=f'{method.title} ({name})')
         origin = next((r['weights_are'] for r in runs if r.get('weights_are')), method.weights_are)
         rows.append(MethodRow(replace(method, weights_are=origin), published, tuned, factor, holdout.get(name, {})))
     rows.sort(key=lambda row: (-row.best_gain, row.method.name))

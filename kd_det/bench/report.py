@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from kd_det.bench import wording as say
+from kd_det.bench.catalogue import method_or_new
 from kd_det.bench.figures import Column, MethodRow, SettingFigures, collect, level_with
 from kd_det.bench.overview import choice_section, readme_section
 from kd_det.bench.plots import plot_gains, plot_pareto
@@ -308,6 +309,11 @@ class SettingReport:
             + ' over that of the plain student of the same seed; runs side by side slow each other. Memory is the peak '
             'above what the process held before.'
         )
+        for stage in (r for r in records if r['kind'] == 'first_stage' and r.get('split') == 'val'):
+            lines.append(
+                f'{method_or_new(stage["method"]).title} has a first run of {stage["steps"]} steps, once for all '
+                'seeds, which its time leaves out.'
+            )
         versions: dict[str, dict[str, None]] = {}
         for record in records:
             for key, value in (record.get('versions') or {}).items():

@@ -104,7 +104,7 @@ def records() -> list[dict]:
         *runs('shuffled_teacher/kd/x1', (-0.1, -0.11, -0.12)),
         record('teacher/shuffled', 0.01),
         record('teacher/tune', 0.5, split='holdout'),
-        record('first_stage/ft', 0.0, kind='first_stage', role='first_stage', metrics={}),
+        record('first_stage/ft', 0.0, kind='first_stage', role='first_stage', method='ft', metrics={}, steps=25),
     ]
 
 
@@ -155,6 +155,22 @@ def test_missing_seeds_are_paired_and_named():
     assert 'CWD lacks factor 1 with seeds 0, 2.' in found.missing and 'MGD lacks factor 1 with seed 1.' in found.missing
     assert any('No tuning' in line for line in found.missing)
     assert report_setting(records).summary['published']['one_seed'] == ['cwd']
+
+
+def test_no_factor_is_chosen_before_all_are_tried(records):
+    records = [r for r in records if r['cell'] != 'tune/fgd/x1']
+    found = collect(records)
+    fgd = next(row for row in found.rows if row.method.name == 'fgd')
+    assert fgd.factor is None and fgd.tuned is None and fgd.shown is fgd.published
+    assert 'FGD lacks tuning at 1.' in found.missing
+
+
+def test_two_fragments_of_a_method_stay_apart():
+    records = base() + runs('fgd_fcos/x1', (0.01, 0.01, 0.01)) + runs('kd_two_stage/x1', (0.04, 0.04, 0.04))
+    assert [row.method.title for row in collect(records).rows] == ['KD', 'FGD']
+    records += runs('fgd/x1', (0.02, 0.02, 0.02))
+    assert [row.method.title for row in collect(records).rows] == ['KD', 'FGD (fgd)', 'FGD (fgd_fcos)']
+    assert report_setting(records).summary['published']['helps'] == ['kd', 'fgd', 'fgd_fcos']
 
 
 def test_what_else_is_missing_is_said():
@@ -265,7 +281,9 @@ def test_summary_counts_and_bars(records):
     summary = report_setting(records + close).summary
     assert summary['level_with_best'] == ['mgd'] and summary['tuned']['helps'] == ['fgd', 'mgd']
     assert not summary['tuned']['enough_help']
-    summary = report_setting(records + close + runs('cwd/x1', (0.05, 0.05, 0.05)) + tuning('cwd', x1=0.4)).summary
+    summary = report_setting(
+        records + close + runs('cwd/x1', (0.05, 0.05, 0.05)) + tuning('cwd', x1=0.4, x5=0.3)
+    ).summary
     assert summary['tuned']['share_helping'] == pytest.approx(3 / 5)
     without = [r for r in records + close if r['method'] != 'kd']
     assert report_setting(without).summary['tuned']['enough_help'], '2 of 3 reach the bar of two thirds'
@@ -289,6 +307,7 @@ def test_sentences_hold_the_figures(records):
         '100 steps of 8 images (4 epochs) on 200 training images; seeds 0, 1, 2.',
         'One teacher (seed 7) for all seeds',
         'the 50 images of the validation split',
+        'FT has a first run of 25 steps',
         'torch 2.0, mmdet 3.3.0',
         'A CPU, 2 cores',
         'python tools/kd_bench.py --cells',
