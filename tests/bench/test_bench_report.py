@@ -10,7 +10,7 @@ import cv2
 import pytest
 
 from kd_det.bench.figures import collect
-from kd_det.bench.plots import pareto_front, place_labels
+from kd_det.bench.plots import pareto_front, place_labels, plot_gains, plot_pareto
 from kd_det.bench.report import choice_section, readme_section, report_setting, write_report
 from kd_det.errors import DataError
 
@@ -346,6 +346,30 @@ def test_files_are_written(records, tmp_path):
     before = cv2.imread(str(files['gains.png']))
     write_report(records + runs('fgd/x5', (0.01, 0.01, 0.01)), tmp_path / 'new')
     assert before.shape[1] > 600 and (cv2.imread(str(files['gains.png'])) != before).any()
+
+
+def test_a_method_that_diverged_does_not_stretch_the_axis(records, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr('kd_det.bench.plots._save', lambda figure, path: drawn.append(figure.axes[0]))
+    plot_gains(collect(records), tmp_path / 'a.png')
+    plot_gains(collect(records + runs('mgd/x1', (0, 0, 0), diverged=True)), tmp_path / 'b.png')
+    assert drawn[0].get_xlim() == drawn[1].get_xlim() and not drawn[0].texts
+    assert drawn[0].get_xlim()[0] < -2 and drawn[0].get_xlim()[1] > 6
+    assert [text.get_text() for text in drawn[1].texts] == ['diverged with each seed']
+    titles = [label.get_text() for label in drawn[1].get_yticklabels()]
+    assert titles == ['FGD', 'AT', 'KD', 'MGD'] and drawn[1].yaxis_inverted()
+
+
+def test_pareto_plot_names_every_point(records, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr('kd_det.bench.plots._save', lambda figure, path: drawn.append(figure.axes[0]))
+    plot_pareto(collect(records + runs('mgd/x1', (0, 0, 0), diverged=True)), tmp_path / 'a.png')
+    names = {text.get_text(): text.get_fontweight() for text in drawn[0].texts}
+    assert names.keys() == {'FGD', 'AT', 'KD', 'plain', 'plain, longer', 'self-distilled'}
+    marks = [line for line in drawn[0].lines if line.get_marker() not in ('', 'None')]
+    where = sorted((round(float(x), 3), round(float(y), 3)) for m in marks for x, y in zip(*m.get_data()))
+    assert (1.5, 48.0) in where and (1.1, 40.0) in where and (1.0, 42.0) in where and len(where) == 6
+    assert {name for name, weight in names.items() if weight == 'bold'} == {'plain', 'AT', 'FGD'}
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------
