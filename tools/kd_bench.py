@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,6 +53,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
+def _flags(args: argparse.Namespace, names: Iterable[str]) -> list[str]:
+    """Arguments that were given, in the words of a command line."""
+    words = []
+    for name in names:
+        value = getattr(args, name)
+        if value is not None:
+            words += [f'--{name.replace("_", "-")}', *map(str, value if isinstance(value, list) else [value])]
+    return words
+
+
 def make_settings(args: argparse.Namespace) -> list:
     """The settings of a command line.
 
@@ -61,20 +73,23 @@ def make_settings(args: argparse.Namespace) -> list:
     from kd_det.errors import ConfigError
 
     common = dict(seeds=args.seeds, inherit=args.inherit, data_root=args.data_root)
+    common['teacher_checkpoint'] = args.teacher_checkpoint
     if args.tune:
         common['tune'] = dict(factors=args.tune)
     common = {key: value for key, value in common.items() if value is not None}
     if args.settings and (args.teacher or args.student):
         raise ConfigError('settings: found files and --teacher or --student; expected one or the other.')
+    names = ('teacher', 'student', 'teacher_checkpoint', 'name', 'methods', 'seeds', 'tune', 'inherit', 'data_root')
+    changed = shlex.join(_flags(args, names))
     if args.settings:
         settings = [load_setting(path, **common) for path in args.settings]
+        for setting in settings:
+            setting.source = f'{shlex.quote(setting.source)} {changed}'.rstrip()
     elif args.teacher and args.student and args.methods:
         given = dict(teacher=args.teacher, student=args.student, methods=args.methods, **common)
-        given['teacher_checkpoint'] = args.teacher_checkpoint
         if args.weights != 'published':
             given.setdefault('tune', {})
-        source = f'--teacher {args.teacher} --student {args.student} --methods {" ".join(args.methods)}'
-        settings = [make_setting(given, args.name or 'own', source=source)]
+        settings = [make_setting(given, args.name or 'own', source=changed)]
     else:
         raise ConfigError('settings: missing; expected files, or --teacher, --student and --methods.')
     if args.methods:

@@ -40,6 +40,7 @@ class Job:
         given: File or URL of these weights.
         make: Random weights to write first, where absent: (config, seed, file).
         inherit: (teacher's config, teacher's checkpoint, parts) that the initial weights take over; None for none.
+        imports: Modules of ``custom_imports``, which register what the configs name.
     """
 
     part: Part
@@ -47,7 +48,8 @@ class Job:
     only_test: bool = False
     given: str | None = None
     make: list[tuple[Config, int, Path]] = field(default_factory=list)
-    inherit: tuple[Config, Path, tuple[str, ...]] | None = None
+    inherit: tuple[Config, Path | str, tuple[str, ...]] | None = None
+    imports: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -71,11 +73,11 @@ class Cell:
     images: int
 
     @property
-    def weights(self) -> Path:
-        """Where its weights lie after it ran."""
+    def weights(self) -> Path | str:
+        """Where its weights lie after it ran; given ones may be a URL."""
         if self.job.first_stage:
             return self.job.part.folder / 'epoch_1.pth'
-        return Path(self.job.given) if self.job.given else self.job.part.checkpoint
+        return self.job.given or self.job.part.checkpoint
 
 
 def digest_of(*things: Any) -> str:
@@ -93,7 +95,8 @@ def without_places(value: Any) -> Any:
 def stretch(cfg: Config, ratio: float) -> int:
     """Make a training ``ratio`` times as long, its learning-rate schedule with it, and validate at its end only.
 
-    Warm-ups by iteration stay as they are.
+    In a loop of epochs, warm-ups by iteration stay as they are; in a loop of iterations they are stretched too, so that
+    schedulers still follow each other.
 
     Returns:
         The length in the unit of the loop: epochs, or iterations.
@@ -112,11 +115,12 @@ def stretch(cfg: Config, ratio: float) -> int:
     for each in schedulers if isinstance(schedulers, list) else [schedulers]:
         if each.get('by_epoch', True) != by_epoch:
             continue
-        for name in ('T_max', 'end', 'begin'):
+        for name in ('T_max', 'end', 'begin', 'step_size', 'total_steps'):
             if each.get(name):
                 each[name] = min(new, max(1, round(each[name] * new / old)))
-        if each.get('milestones'):
-            each['milestones'] = [round(m * new / old) for m in each['milestones']]
+        for name in ('milestones', 'periods'):
+            if each.get(name):
+                each[name] = [max(1, round(m * new / old)) for m in each[name]]
     loop[key] = loop['val_interval'] = new
     loop.pop('dynamic_intervals', None)
     return new
@@ -154,6 +158,10 @@ class Cells:
         self._data: dict[str, str] = {}
         self._images: dict[str, int] = {}
         self.world = [{name: version(name) for name in PACKAGES}, device]
+        configs = [setting.config('teacher'), setting.config('student')]
+        named = [name for cfg in configs for name in (cfg.get('custom_imports') or {}).get('imports', [])]
+        named += [name for method in setting.methods.values() for name in method.imports()]
+        self.imports = list(dict.fromkeys(named))
 
     # --- which cells there are ----------------------------------------------------------------------------------------
 
@@ -215,6 +223,8 @@ class Cells:
         only_test = which == 'trained' and given is not None
         weights = None
         if only_test:
+            if '://' not in given and not Path(given).is_file():
+                raise ConfigError(f'bench.teacher_checkpoint: {given!r} does not exist; expected a file or a URL.')
             weights = hashlib.sha256(Path(given).read_bytes()).hexdigest() if Path(given).is_file() else given
         facts = dict(
             kind='teacher', role='teacher', method=None, teacher=which, factor=None, seed=s.teacher_seed, epochs=length
@@ -348,8 +358,8 @@ class Cells:
             facts = {**facts, 'distill': terms}
         job, more = self._student(name.split('/')[0], seed, cfg, name, inputs, holdout)
         job.make = make + job.make
-        if method is not None:
-            job.part.teacher = Path(cfg.model.teacher.checkpoint)
+        if method is not None and isinstance(checkpoint, Path):
+            job.part.teacher = checkpoint
         return self._keep(name, facts, job, (*needs, *more), holdout)
 
     def _student(
@@ -385,6 +395,7 @@ class Cells:
 
     def _keep(self, name: str, facts: dict, job: Job, needs: tuple[str, ...], holdout: bool = False) -> Cell:
         part = job.part
+        job.imports = self.imports
         facts = dict(cell=name, setting=self.setting.name, digest=part.digest, **facts)
         facts['split'] = 'holdout' if holdout else 'val'
         facts['batch_size'] = part.config.train_dataloader.batch_size

@@ -24,7 +24,7 @@ def _write(path: Path, text: str) -> None:
 
 def _parts(items: list[Any], share: float, seed: int) -> tuple[list[Any], list[Any]]:
     """What stays, and what is held out; both in the order of the file."""
-    count = max(1, round(share * len(items)))
+    count = min(max(1, round(share * len(items))), len(items) - 1)
     held = set(random.Random(seed).sample(range(len(items)), count))
     return [x for i, x in enumerate(items) if i not in held], [x for i, x in enumerate(items) if i in held]
 
@@ -36,11 +36,17 @@ def _split_file(path: Path, share: float, seed: int, folder: Path) -> tuple[Path
     except OSError as error:
         raise DataError(f"train_dataloader: '{path}' cannot be read ({error.strerror}).") from error
     out = folder / f'stays-{path.name}', folder / f'holdout-{path.name}'
+    try:
+        content = json.loads(text) if path.suffix == '.json' else dict(images=text.split())
+        count = len(content['images'])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"train_dataloader: '{path}' is no COCO file; expected JSON with 'images'.") from error
+    if count < 2:
+        raise DataError(f"train_dataloader: '{path}': found {count} images, expected 2 or more to split a holdout off.")
     if path.suffix != '.json':
-        for target, names in zip(out, _parts(text.split(), share, seed)):
+        for target, names in zip(out, _parts(content['images'], share, seed)):
             _write(target, '\n'.join(names) + '\n')
         return out
-    content = json.loads(text)
     for target, images in zip(out, _parts(content['images'], share, seed)):
         ids = {image['id'] for image in images}
         boxes = [box for box in content['annotations'] if box['image_id'] in ids]
@@ -63,7 +69,7 @@ def split_off(cfg: Config, share: float, seed: int, folder: Path) -> Config:
 
     Raises:
         ConfigError: If a set has no annotation file that could be split.
-        DataError: If that file cannot be read.
+        DataError: If that file cannot be read, or lists fewer than two images.
     """
     held = None
     for number, leaf in enumerate(leaves(cfg.train_dataloader.dataset)):
@@ -81,8 +87,10 @@ def split_off(cfg: Config, share: float, seed: int, folder: Path) -> Config:
     target = leaves(cfg.val_dataloader.dataset)[0]
     target.ann_file = holdout
     for key in ('data_root', 'data_prefix'):
+        target.pop(key, None)
         if key in leaf:
             target[key] = leaf[key]
+    cfg.val_dataloader.dataset = target  # of several validation sets one is left
     evaluator = cfg.val_evaluator
     for each in evaluator if isinstance(evaluator, list) else [evaluator]:
         if each.get('ann_file'):

@@ -25,11 +25,13 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
 
 
 def _read(path: Path) -> tuple[dict[tuple[str, str], dict[str, Any]], bool]:
-    """Records by setting and cell, and whether the file's end is whole."""
+    """Records by setting and cell, and whether the file ends with a whole line."""
     try:
         lines = path.read_text(encoding='utf-8').split('\n')
     except OSError as error:
         raise DataError(f"results: '{path}' cannot be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"results: '{path}' cannot be read; found no UTF-8 text, expected lines of JSON.") from error
     records, whole = {}, lines[-1] == ''
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -45,12 +47,13 @@ def _read(path: Path) -> tuple[dict[tuple[str, str], dict[str, Any]], bool]:
             ) from error
         records.pop(key, None)
         records[key] = record
-        whole = whole if number < len(lines) else True
     return records, whole
 
 
 class Ledger:
     """Records of finished runs in a file that any kill leaves readable.
+
+    Reading changes nothing; a last line that was cut off is removed when the next record is added.
 
     Args:
         path: The file; made with the first record.
@@ -62,10 +65,8 @@ class Ledger:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._records: dict[tuple[str, str], dict[str, Any]] = {}
-        if self.path.is_file():
-            self._records, whole = _read(self.path)
-            if not whole or not self.path.read_bytes().endswith(b'\n'):
-                self._rewrite()
+        if self.path.exists():
+            self._records, _ = _read(self.path)
 
     def records(self, setting: str | None = None) -> list[dict[str, Any]]:
         """All records, or those of one setting."""
@@ -79,10 +80,11 @@ class Ledger:
     def add(self, record: dict[str, Any]) -> None:
         """Append a record; it is on the disk when this returns."""
         key = (record['setting'], record['cell'])
-        replaces = key in self._records
-        self._records.pop(key, None)
+        there, whole = _read(self.path) if self.path.exists() else ({}, True)
+        self._records = {**there, **self._records}  # another process may have added some
+        replaces = self._records.pop(key, None) is not None
         self._records[key] = record
-        if replaces:
+        if replaces or not whole:
             self._rewrite()
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)

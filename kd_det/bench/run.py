@@ -16,12 +16,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TextIO
 
+import torch
+
 from kd_det.bench.cells import Cell, Cells
 from kd_det.bench.display import Display
 from kd_det.bench.ledger import Ledger
 from kd_det.bench.setting import ROOT, Setting, leaves
 from kd_det.datasets.synthetic import SyntheticSpec, write_synthetic
-from kd_det.errors import ConfigError
+from kd_det.errors import ConfigError, did_you_mean
 from kd_det.version import __version__
 
 __all__ = ['BenchOptions', 'run_settings']
@@ -148,6 +150,23 @@ class _Bench:
             missing += [c for c in wanted.values()]
         return missing, done
 
+    def check_only(self) -> None:
+        """Refuse what ``only`` names and no cell is called.
+
+        Raises:
+            ConfigError: For the first such name.
+        """
+        names: list[str] = []
+        for setting in self.settings:
+            records = self.ledger.records(setting.name)
+            names += [cell.name for cell in self.cells[setting.name].all(records, self.options.weights)]
+            if setting.tune is not None and self.options.weights != 'published':  # named once tuning is over
+                factors = setting.tune['factors']
+                names += [f'{m}/x{f:g}/seed{s}' for m in setting.methods for f in factors for s in setting.seeds]
+        for given in self.options.only:
+            if not any(name.startswith(given) for name in names):
+                raise ConfigError(f'--only: no cell begins with {given!r}.{did_you_mean(given, dict.fromkeys(names))}')
+
     def _record(self, cell: Cell) -> dict | None:
         return self.ledger.find(cell.facts['setting'], cell.name, cell.digest)
 
@@ -163,14 +182,14 @@ class _Bench:
 
     def _ready(self, cell: Cell) -> bool:
         """Whether its weights can be read."""
-        there = cell.job.given is not None or cell.weights.is_file()
+        there = cell.job.given is not None or Path(cell.weights).is_file()
         return there and self._record(cell) is not None
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
     def _learn(self, record: dict) -> None:
         images = record['steps'] * record['batch_size']
-        if images:
+        if images and not record['diverged']:  # seconds of a broken epoch are not counted
             key = (record['setting'], 'distilled' if record.get('distill') else record['kind'])
             self.spent.setdefault(key, []).append(record['train_seconds'] / images)
 
@@ -234,7 +253,7 @@ class _Bench:
         theirs, ours = context.Pipe(duplex=False)
         steps = context.Value('l', 0, lock=False)
         shutil.rmtree(cell.job.part.folder, ignore_errors=True)
-        process = context.Process(target=work, args=(cell.job, self.threads, slot, steps, send, theirs), daemon=True)
+        process = context.Process(target=work, args=(cell.job, self.threads, slot, steps, send, theirs))
         process.start()
         send.close()
         theirs.close()
@@ -308,6 +327,7 @@ class _Bench:
             commit=self.commit,
             finished=time.strftime('%Y-%m-%dT%H:%M:%S%z'),
             repeat=f'python tools/kd_bench.py {setting.source} --only {cell.name}',
+            command=self.options.command,
         )
 
     # --- progress -----------------------------------------------------------------------------------------------------
@@ -383,6 +403,8 @@ def run_settings(
     names = [s.name for s in settings]
     if len(set(names)) < len(names):
         raise ConfigError(f'settings: found {names}, expected different names.')
+    if options.gpus and not torch.cuda.is_available():
+        raise ConfigError(f'--gpus: found {" ".join(options.gpus)}, but torch sees no GPU; leave it out for the CPU.')
     lock = _lock(Path(options.work_dir))
     try:
         with display or Display() as display:
@@ -390,6 +412,7 @@ def run_settings(
                 if prepare_data(setting):
                     display.say(f'Drew the synthetic set in {setting.data_root}')
             bench = _Bench(settings, options, display)
+            bench.check_only()
             if options.dry_run:
                 missing, done = bench.todo()
                 for cell in missing:

@@ -75,6 +75,11 @@ class Method:
             )
         return terms
 
+    def imports(self) -> list[str]:
+        """Modules that its fragments import, as ``custom_imports`` names them."""
+        found = [_fragment(name).get('custom_imports') or {} for name in (self.fragment, self.first_stage) if name]
+        return [name for each in found for name in each.get('imports', [])]
+
     def weights_of_task(self) -> dict[str, float]:
         """Factors of the student's own losses."""
         if self.task_weights is not None:
@@ -139,11 +144,17 @@ class Setting:
                 self._check_method(name, key)
         if self.self_distilled is not None:
             self._check_method(self.self_distilled, 'self_distilled')
-        if self.longer and self.longer <= 1:
-            raise ConfigError(f'longer: found {self.longer}, expected more than 1, or 0 for no such run.')
+        if not isinstance(self.longer, (int, float)) or (self.longer and self.longer <= 1):
+            raise ConfigError(f'longer: found {self.longer!r}, expected more than 1, or 0 for no such run.')
         if self.tune is not None:
             self.tune = _tune(self.tune)
         if self.synthetic is not None:
+            known = [f.name for f in fields(SyntheticSpec)]
+            for key in self.synthetic:
+                if key not in known:
+                    raise ConfigError(
+                        f'synthetic: unknown key {key!r}; expected {", ".join(known)}.{did_you_mean(key, known)}'
+                    )
             SyntheticSpec(**self.synthetic)
             if self.data_root is None:
                 raise ConfigError('data_root: missing; expected the folder where the synthetic set is drawn.')
@@ -207,6 +218,8 @@ def make_method(name: str, given: Mapping[str, Any] | None = None) -> Method:
     Raises:
         ConfigError: For unknown keys, or a fragment that does not exist.
     """
+    if given is not None and not isinstance(given, Mapping):
+        raise ConfigError(f'methods.{name}: found {given!r}, expected a dict with {", ".join(_METHOD_KEYS)}.')
     given = dict(given or {})
     for key in given:
         if key not in _METHOD_KEYS:
@@ -220,18 +233,25 @@ def make_method(name: str, given: Mapping[str, Any] | None = None) -> Method:
     return method
 
 
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _tune(given: Mapping[str, Any]) -> dict[str, Any]:
     known = dict(factors=[0.2, 1.0, 5.0, 25.0], length=0.5, holdout=0.25, seed=1000)
+    if not isinstance(given, Mapping):
+        raise ConfigError(f'tune: found {given!r}, expected a dict with {", ".join(known)}.')
     for key in given:
         if key not in known:
             raise ConfigError(f'tune: unknown key {key!r}; expected {", ".join(known)}.{did_you_mean(key, known)}')
     tune = {**known, **given}
-    if not tune['factors'] or min(tune['factors']) <= 0 or len(set(tune['factors'])) < len(tune['factors']):
+    numbers = isinstance(tune['factors'], (list, tuple)) and all(_number(f) and f > 0 for f in tune['factors'])
+    if not numbers or not tune['factors'] or len(set(tune['factors'])) < len(tune['factors']):
         raise ConfigError(f'tune.factors: found {tune["factors"]}, expected positive numbers, each once.')
     if 1.0 not in tune['factors']:
         raise ConfigError(f'tune.factors: found {tune["factors"]}, expected 1, the published weights, among them.')
     for key in ('length', 'holdout'):
-        if not 0 < tune[key] <= 1 or (key == 'holdout' and tune[key] == 1):
+        if not _number(tune[key]) or not 0 < tune[key] <= 1 or (key == 'holdout' and tune[key] == 1):
             raise ConfigError(f'tune.{key}: found {tune[key]!r}, expected a share between 0 and 1.')
     return tune
 
@@ -241,7 +261,7 @@ def load_setting(path: str | Path, **changes: Any) -> Setting:
 
     Args:
         path: A Python config file. Configs in it are paths relative to its folder, or ``mmdet::`` names.
-        changes: Keys that replace the file's.
+        changes: Keys that replace the file's; those of ``tune`` one by one.
 
     Raises:
         ConfigError: For a file without ``bench``, unknown or missing keys, or configs that do not exist.
@@ -250,7 +270,11 @@ def load_setting(path: str | Path, **changes: Any) -> Setting:
     content = load_config(path, key='setting')
     if not isinstance(content.get('bench'), dict):
         raise ConfigError(f"{path}: 'bench' is missing; expected bench = dict(teacher=…, student=…, methods=[…]).")
-    given = {**content.bench.to_dict(), **{k: v for k, v in changes.items() if v is not None}}
+    given = content.bench.to_dict()
+    changes = {k: v for k, v in changes.items() if v is not None}
+    if isinstance(changes.get('tune'), Mapping) and isinstance(given.get('tune'), Mapping):
+        changes['tune'] = {**given['tune'], **changes['tune']}
+    given.update(changes)
     return make_setting(given, name=path.stem, folder=path.parent, source=str(path))
 
 
@@ -269,6 +293,10 @@ def make_setting(given: Mapping[str, Any], name: str, folder: Path | None = None
         if '::' not in text and folder is not None and not Path(text).is_absolute():
             text = str(folder / text)
         given[key] = config_path(text, f'bench.{key}')
+    for key in ('methods', 'seeds', 'inherit', 'random_teacher', 'shuffled_teacher'):
+        fits = (list, tuple, Mapping) if key == 'methods' else (list, tuple)
+        if key in given and not isinstance(given[key], fits):
+            raise ConfigError(f'bench.{key}: found {given[key]!r}, expected a list.')
     methods = given['methods']
     methods = methods if isinstance(methods, Mapping) else dict.fromkeys(methods, None)
     given['methods'] = {each: make_method(each, options) for each, options in methods.items()}
@@ -311,9 +339,10 @@ def _move(cfg: Config, root: str) -> None:
         for leaf in leaves(loader.dataset):
             leaf.data_root = root
     for split in ('val', 'test'):
-        evaluator = cfg.get(f'{split}_evaluator') or {}
-        if isinstance(evaluator, dict) and evaluator.get('ann_file'):
-            evaluator['ann_file'] = str(Path(root, leaves(cfg[f'{split}_dataloader'].dataset)[0].ann_file))
+        evaluator = cfg.get(f'{split}_evaluator') or []
+        for each in evaluator if isinstance(evaluator, list) else [evaluator]:
+            if each.get('ann_file'):
+                each['ann_file'] = str(Path(root, leaves(cfg[f'{split}_dataloader'].dataset)[0].ann_file))
 
 
 def _resize(cfg: Config, side: int) -> None:

@@ -17,6 +17,7 @@ import mmdet.models  # noqa: F401, so that processes forked from a server have i
 import torch
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
+from mmengine.utils import import_modules_from_strings
 
 import kd_det  # noqa: F401, registers everything
 from kd_det.bench.cells import Job
@@ -58,7 +59,7 @@ class _Peak:
 
 
 @torch.no_grad()
-def inherit_into(path: Path, target: Path, student: dict, teacher: dict, checkpoint: Path, parts: tuple) -> None:
+def inherit_into(path: Path, target: Path, student: dict, teacher: dict, checkpoint: Path | str, parts: tuple) -> None:
     """Write initial weights in which some parts are the teacher's, tensor by tensor where names and shapes agree.
 
     Raises:
@@ -86,7 +87,8 @@ def inherit_into(path: Path, target: Path, student: dict, teacher: dict, checkpo
 def _prepare(job: Job) -> None:
     """The files that the job starts from, where no earlier one made them."""
     for cfg, seed, path in job.make:
-        raw = path.with_suffix('.raw.pth') if job.inherit and path == job.part.initial else path
+        inherits = job.inherit is not None and path == job.part.initial
+        raw = path.with_suffix(f'.{os.getpid()}.raw.pth') if inherits else path  # others may be making the same file
         if path.is_file():
             continue
         initial_weights(cfg, seed, raw)
@@ -94,7 +96,8 @@ def _prepare(job: Job) -> None:
             teacher, checkpoint, parts = job.inherit
             with output_to(path.with_suffix('.log')):
                 inherit_into(raw, path, cfg.model, teacher.model, checkpoint, parts)
-            raw.unlink()
+            for made in (raw, raw.with_suffix('.log')):
+                made.unlink(missing_ok=True)
 
 
 def _first_stage(part: Part, report: Callable[..., None]) -> dict:
@@ -133,6 +136,8 @@ def run_job(job: Job, report: Callable[..., None]) -> dict:
     Returns:
         What was measured.
     """
+    if job.imports:
+        import_modules_from_strings(job.imports)
     init_default_scope('mmdet')
     job.part.folder.parent.mkdir(parents=True, exist_ok=True)
     peak = _Peak()
