@@ -168,6 +168,8 @@ class Cells:
     def all(self, records: Iterable[dict], weights: str = 'both') -> list[Cell]:
         """Every cell that can be named by now, in the order to run them: tuned ones once their factors are known.
 
+        Other teachers (random weights, shuffled labels, the student itself) teach at the tuned factor too.
+
         Args:
             records: What is measured so far.
             weights: ``'published'``, ``'tuned'`` or ``'both'``.
@@ -178,20 +180,21 @@ class Cells:
         methods = list(s.methods.values())
         if weights != 'tuned' or s.tune is None:
             cells += [self.method(m, 1.0, seed) for seed in s.seeds for m in methods]
-        if s.random_teacher:
-            cells += [self.method(s.methods[m], 1.0, seed, 'random') for m in s.random_teacher for seed in s.seeds]
-        if s.shuffled_teacher:
-            cells.append(self.teacher('shuffled'))
-            cells += [self.method(s.methods[m], 1.0, seed, 'shuffled') for m in s.shuffled_teacher for seed in s.seeds]
         if s.longer:
             cells += [self.plain(seed, longer=True) for seed in s.seeds]
-        if s.self_distilled:
-            cells += [self.method(s.methods[s.self_distilled], 1.0, seed, 'self') for seed in s.seeds]
+        chosen = dict.fromkeys(s.methods, 1.0)
         if tunes:
             cells.append(self.tune(None, None))
             cells += [self.tune(m, factor) for m in methods for factor in s.tune['factors']]
             chosen = {m.name: self.chosen(m, records) for m in methods}
             cells += [self.method(m, chosen[m.name], seed) for seed in s.seeds for m in methods if chosen[m.name]]
+        if s.shuffled_teacher:
+            cells.append(self.teacher('shuffled'))
+        own = (s.self_distilled,) if s.self_distilled else ()
+        for teacher, names in (('self', own), ('random', s.random_teacher), ('shuffled', s.shuffled_teacher)):
+            cells += [
+                self.method(s.methods[m], chosen[m], seed, teacher) for m in names if chosen[m] for seed in s.seeds
+            ]
         stages = [self.first_stage(m, False) for m in methods if m.first_stage]
         stages += [self.first_stage(m, True) for m in methods if m.first_stage and tunes]
         if tunes and s.teacher_checkpoint is None:
