@@ -1,0 +1,15 @@
+# FCOS R18 to an R18 of a quarter of its width: a detector without anchors.
+# For a CPU: synthetic shapes of 96 px, a minute per student on one core.
+bench = dict(
+    title='FCOS R18 to narrow R18',
+    teacher='./synthetic/fcos_r18.py',
+    student='./synthetic/fcos_r18_narrow.py',
+    data_root='data/synthetic_96',
+    synthetic=dict(seed=0, train=800, val=200, image_size=96),
+    methods=dict(
+        crosskd=dict(fragment='crosskd_fcos', change=dict(adapter=dict(idx=1))),  # towers of two convolutions
+        fgd=dict(fragment='fgd_anchor_free'), pkd={}, cwd={}, kd={}, qfl={}, mgd={}, fitnet={},
+    ),
+    seeds=[0, 1, 2],
+    tune=dict(factors=[0.2, 1.0, 5.0, 25.0], length=0.5, holdout=0.2, seed=1000),
+)  # fmt: skip
