@@ -229,6 +229,10 @@ def test_wrong_input_is_refused(records):
 
 
 def test_the_latest_record_of_a_cell_counts(records):
+    old = record('fgd/x1/seed0', 0.10, steps=7, weights_are='published')
+    found = collect([old, *records])
+    assert found.rows[0].published.gain.mean == pytest.approx(0.02), 'the unfair run was replaced by a fair one'
+    assert len(found.records) == len(records)
     assert collect([*records, record('plain/seed0', 0.10)]).plain.values[0] == 0.10
 
 
@@ -447,11 +451,24 @@ def test_choice_names_the_rows(records):
     assert len(text.splitlines()) <= 15
 
 
+def test_choice_goes_to_methods_of_most_settings(records):
+    only_here = runs('mgd/x1', (0.2, 0.2, 0.2)) + tuning('mgd', x1=0.5, x5=0.4)
+    assert 'MGD: +20.0' in sentence(choice_section({'tiny': records + only_here}), 'The largest gain')
+    text = choice_section({'tiny': records + only_here, 'other': second()})
+    assert 'FGD: +6.0' in sentence(text, 'The largest gain') and 'Not clearly below it: MGD on `tiny`' in text
+    assert 'MGD' not in sentence(text, 'If the heads differ')
+
+
 def test_choice_weighs_time():
     text = choice_section({'other': second()})
     assert 'KD (needs' in sentence(text, 'The largest gain'), 'LD has the same mean, but is not clear of zero'
-    assert '+3.0 points per training time' in sentence(text, 'The most for the time')  # 6 / 2, FGD's 3 / 1.1 is less
+    # 6 points for 2 times the time; FGD's 3 for 1.1 are less, AT's 4 for 1.1 are more.
+    assert 'KD (needs' in sentence(text, 'The most') and '+3.0 points per training time' in sentence(text, 'The most')
     assert 'FGD: +3.0' in sentence(text, 'The cheapest') and 'on `other`' not in text
+    cheap = [r | dict(setting='other') for r in runs('at/x1', (0.04, 0.04, 0.04), cpu_seconds=44.0)]
+    text = choice_section({'other': second() + cheap})
+    assert 'AT, +3.6 points per training time' in sentence(text, 'The most')
+    assert 'KD (needs' in sentence(text, 'The largest gain')
 
 
 def test_choice_without_any_help():
