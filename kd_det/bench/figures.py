@@ -22,6 +22,7 @@ from kd_det.bench.statistics import (
     paired_difference,
     spread,
 )
+from kd_det.bench.wording import enumerate_names
 from kd_det.errors import DataError
 
 __all__ = ['Column', 'Control', 'MethodRow', 'SettingFigures', 'collect', 'level_with']
@@ -360,8 +361,8 @@ def _missing(
     found = (
         [] if 'trained' in teachers else ['The trained teacher has no record, so that shares of the gap are unknown.']
     )
-    titles = dict(plain='plain student', plain_longer='longer plain run', self_distilled='self-distilled student')
-    for role, title in titles.items():
+    students_of = dict(plain='plain student', plain_longer='longer plain run', self_distilled='self-distilled student')
+    for role, title in students_of.items():
         column = students[role]
         lacking = [seed for seed in seeds if column is None or seed not in column.values]
         if column is None:
@@ -369,8 +370,9 @@ def _missing(
         elif lacking:
             found.append(f'The {title} lacks {_seeds(lacking)}.')
     factors = sorted({factor for row in rows for factor in row.holdout})
+    lacking_by: dict[str, list[str]] = {}
     for row in rows:
-        title, parts = row.method.title, []
+        parts = []
         untried = [factor for factor in factors if factor not in row.holdout]
         if factors and untried:
             parts.append(f'tuning at {", ".join(f"{factor:g}" for factor in untried)}')
@@ -381,7 +383,9 @@ def _missing(
                 every = len(lacking) == len(seeds) and len(seeds) > 1
                 parts.append(f'factor {factor:g} with {"all seeds" if every else _seeds(lacking)}')
         if parts:
-            found.append(f'{title} lacks {"; ".join(parts)}.')
+            lacking_by.setdefault('; '.join(parts), []).append(row.method.title)
+    for parts, titles in lacking_by.items():
+        found.append(f'{enumerate_names(titles)} {"lack" if len(titles) > 1 else "lacks"} {parts}.')
     if rows and not factors:
         found.append('No tuning was recorded: the tuned columns are empty.')
     return found

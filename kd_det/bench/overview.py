@@ -188,6 +188,7 @@ def choice_section(records_by_setting: Records) -> str:
             lines.append(f'{words}: {_figures(gains, len(settings))}.')
     hurting = [s for s in shown if any(column.verdict == 'hurts' for column in s.columns.values())]
     doubtful = [s for s in shown if s not in hurting and all(c.verdict == 'unclear' for c in s.columns.values())]
+    doubtful = [s for s in doubtful if any(c.gain.half is not None for c in s.columns.values())]
     if hurting:
         names = [f'{s.method.title} ({_worst(s)})' for s in hurting]
         lines.append(f'**Avoid**, below plain with the interval: {say.enumerate_names(names)}.')
@@ -244,16 +245,10 @@ def _level(best: _Standing, settings: Mapping[str, SettingFigures]) -> str:
         level[name] = [row.method.title for row in level_with(mine, rows)]
     if len(level) > 3:
         everywhere = [title for title in next(iter(level.values())) if all(title in names for names in level.values())]
-        return f'Nowhere clearly below it: {_few(everywhere)}.'
+        return f'Nowhere clearly below it: {say.few(everywhere)}.'
     several = len(settings) > 1
-    parts = [_few(titles) + (f' on `{name}`' if several else '') for name, titles in level.items()]
+    parts = [say.few(titles) + (f' on `{name}`' if several else '') for name, titles in level.items()]
     return f'Not clearly below it: {"; ".join(parts)}.'
-
-
-def _few(names: Sequence[str]) -> str:
-    """Up to five names, or four and how many more."""
-    names = list(names)
-    return say.enumerate_names(names if len(names) < 6 else [*names[:4], f'{len(names) - 4} more'])
 
 
 def _worst(standing: _Standing) -> str:

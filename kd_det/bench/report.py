@@ -55,10 +55,11 @@ class SettingReport:
         """The counts behind the sentences.
 
         ``published`` and ``tuned`` each hold the names of the methods by verdict (``helps``, ``hurts``, ``unclear``),
-        ``one_seed``, those of ``unclear`` that have no interval, ``share_helping`` (None without methods), whether it
-        reaches two thirds (``enough_help``), ``best_share`` (``method``, ``share``; None without a gap) and whether it
-        reaches one half (``enough_gap``). ``does_not_help`` are the methods whose tuned column, else the published
-        one, is not above zero with its interval, ``level_with_best`` those that are not clearly below the best.
+        ``one_seed``, those without an interval and so without a verdict, ``share_helping`` of those with a verdict
+        (None without any), whether it reaches two thirds (``enough_help``), ``best_share`` (``method``, ``share``,
+        ``gain``; None without a gap) and whether it reaches one half (``enough_gap``). ``does_not_help`` are the
+        methods whose tuned column, else the published one, has an interval that is not above zero; ``best`` is the
+        first of those with intervals, if there are any, and ``level_with_best`` those that are not clearly below it.
         """
         found: dict = dict(setting=self.figures.name, methods=[row.method.name for row in self.figures.rows])
         found['teacher'] = self.figures.teachers.get('trained')
@@ -66,8 +67,9 @@ class SettingReport:
         for name in _COLUMNS:
             found[name] = _count([(row, getattr(row, name)) for row in self.figures.rows])
         shown = [row for row in self.figures.rows if row.shown is not None and row.shown.gain is not None]
-        found['does_not_help'] = [row.method.name for row in shown if row.shown.verdict != 'helps']
-        best = max(shown, key=lambda row: row.shown.gain.mean, default=None)
+        judged = [row for row in shown if row.shown.gain.half is not None]
+        found['does_not_help'] = [row.method.name for row in judged if row.shown.verdict != 'helps']
+        best = max(judged or shown, key=lambda row: row.shown.gain.mean, default=None)
         found['best'] = best.method.name if best else None
         found['level_with_best'] = [row.method.name for row in level_with(best, shown)] if best else []
         found['missing'] = list(self.figures.missing)
@@ -165,16 +167,19 @@ class SettingReport:
         titles = {row.method.name: row.method.title for row in self.figures.rows}
         for name, words in (('published', 'with published weights'), ('tuned', 'tuned')):
             part = self.summary[name]
-            count = sum(len(part[key]) for key in ('helps', 'hurts', 'unclear'))
-            if not count:
-                continue
-            alone = f'; {len(part["one_seed"])} with one seed have no interval' if part['one_seed'] else ''
-            lines.append(
-                f'Above plain with the interval clear of zero, {words}: {len(part["helps"])} of {count} methods '
-                f'({say.share(part["share_helping"])}; bar two thirds: {_met(part["enough_help"])}{alone}); below: '
-                f'{say.enumerate_names([titles[n] for n in part["hurts"]])}.'
-            )
-        if self.summary['tuned']['share_helping'] is not None:
+            count = sum(len(part[key]) for key in _VERDICTS)
+            if count:
+                lines.append(
+                    f'Above plain with the interval clear of zero, {words}: {len(part["helps"])} of {count} methods '
+                    f'({say.share(part["share_helping"])}; bar two thirds: {_met(part["enough_help"])}); below: '
+                    f'{say.enumerate_names([titles[n] for n in part["hurts"]])}.'
+                )
+            if part['one_seed']:
+                lines.append(
+                    f'One seed so far, hence no interval and no verdict, {words}: '
+                    f'{say.few([titles[n] for n in part["one_seed"]])}.'
+                )
+        if any(row.tuned is not None for row in self.figures.rows):
             among = ', 1 among them' if all(1 in row.holdout for row in self.figures.rows if row.holdout) else ''
             lines.append(
                 f'"Tuned" is each method at the factor with the best mAP on the holdout{among}; '
@@ -191,11 +196,11 @@ class SettingReport:
             level = [titles[name] for name in self.summary['level_with_best']]
             lines.append(
                 f'Of the tuned methods (untuned ones at published weights) {titles[self.summary["best"]]} is first; '
-                f'the seeds do not tell it from {say.enumerate_names(level) if level else "no other"}.'
+                f'the seeds do not tell it from {say.few(level)}.'
                 if level
                 else f'{titles[self.summary["best"]]} is first, and the seeds tell it from every other method.'
             )
-        count = max(sum(len(self.summary[c][key]) for key in ('helps', 'hurts', 'unclear')) for c in _COLUMNS)
+        count = max(sum(len(self.summary[c][key]) for key in _VERDICTS) for c in _COLUMNS)
         if count > 1:
             lines.append(
                 f'Chance: of {count} methods without any effect, {0.025 * count:.1f} would be above zero with their '
@@ -324,7 +329,7 @@ class SettingReport:
         commits = dict.fromkeys(str(r['commit'])[:12] for r in records if r.get('commit'))
         if commits:
             lines.append(f'Commit{"s" if len(commits) > 1 else ""}: {", ".join(commits)}.')
-        commands = list(dict.fromkeys(r['repeat'] for r in records if r.get('repeat')))
+        commands = list(dict.fromkeys(r['repeat'] for r in [*students, *records] if r.get('repeat')))
         if commands:
             more = ', for instance' if len(commands) > 1 else ''
             lines.append(f'Each record holds the command that repeats it{more}: `{commands[0]}`.')
@@ -407,11 +412,14 @@ def _csv(figures: SettingFigures, found: Column | None = None, **known) -> dict:
 def _count(columns: Sequence[tuple[MethodRow, Column | None]]) -> dict:
     """Methods by verdict, and whether the bars are reached, of one column of the table."""
     known = [(row, column) for row, column in columns if column is not None and column.gain is not None]
-    found: dict = {verdict: [r.method.name for r, c in known if c.verdict == verdict] for verdict in _VERDICTS}
+    judged = [(row, column) for row, column in known if column.gain.half is not None]
+    found: dict = {verdict: [r.method.name for r, c in judged if c.verdict == verdict] for verdict in _VERDICTS}
     found['one_seed'] = [row.method.name for row, column in known if column.gain.half is None]
-    found['share_helping'] = len(found['helps']) / len(known) if known else None
-    found['enough_help'] = None if not known else found['share_helping'] >= HELP_BAR
-    best = max((pair for pair in known if pair[1].share is not None), key=lambda pair: pair[1].share, default=None)
+    found['share_helping'] = len(found['helps']) / len(judged) if judged else None
+    found['enough_help'] = None if not judged else found['share_helping'] >= HELP_BAR
+    best = max(
+        (pair for pair in judged or known if pair[1].share is not None), key=lambda pair: pair[1].share, default=None
+    )
     found['best_share'] = best and dict(method=best[0].method.name, share=best[1].share, gain=best[1].gain)
     found['enough_gap'] = None if best is None else best[1].share >= GAP_BAR
     return found

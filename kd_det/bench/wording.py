@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from kd_det.bench.statistics import Difference, Spread
 
-__all__ = ['NOTHING', 'enumerate_names', 'gain', 'gain_half', 'percent', 'ratio', 'share', 'signed', 'whole']
+__all__ = ['NOTHING', 'enumerate_names', 'few', 'gain', 'gain_half', 'percent', 'ratio', 'share', 'signed', 'whole']
 
 #: In a cell without a figure.
 NOTHING = '–'
@@ -66,3 +66,9 @@ def enumerate_names(names: Sequence[str]) -> str:
     if len(names) < 2:
         return names[0] if names else 'none'
     return f'{", ".join(names[:-1])} and {names[-1]}'
+
+
+def few(names: Sequence[str]) -> str:
+    """As :func:`enumerate_names`; of more than five names, four and how many more."""
+    names = list(names)
+    return enumerate_names(names if len(names) < 6 else [*names[:4], f'{len(names) - 4} more'])

@@ -154,7 +154,12 @@ def test_missing_seeds_are_paired_and_named():
     assert cwd.published.share == pytest.approx(0.5)
     assert 'CWD lacks factor 1 with seeds 0, 2.' in found.missing and 'MGD lacks factor 1 with seed 1.' in found.missing
     assert any('No tuning' in line for line in found.missing)
-    assert report_setting(records).summary['published']['one_seed'] == ['cwd']
+    report = report_setting(records)
+    assert report.summary['published']['one_seed'] == ['cwd'] and report.summary['published']['unclear'] == ['mgd']
+    assert report.summary['best'] == 'mgd' and report.summary['does_not_help'] == ['mgd']
+    assert 'no verdict, with published weights: CWD.' in report.markdown()
+    again = collect(records + runs('pkd/x1', (0.05,), seeds=(1,)))
+    assert 'CWD and PKD lack factor 1 with seeds 0, 2.' in again.missing
 
 
 def test_no_factor_is_chosen_before_all_are_tried(records):
@@ -192,13 +197,14 @@ def test_only_tuning_so_far(tmp_path):
 
 def test_diverged_runs_count_as_zero(records):
     diverged = record('mgd/x1/seed1', 0.9, diverged=True, steps=7, data='short', cpu_seconds=3.0)
-    found = collect(records + runs('mgd/x1', (0.01, 0.01), seeds=(0, 2)) + [diverged])
+    records = records + runs('mgd/x1', (0.01, 0.01), seeds=(0, 2)) + [diverged]
+    found = collect(records)
     mgd = next(row for row in found.rows if row.method.name == 'mgd').published
     assert mgd.values == pytest.approx({0: 0.41, 1: 0.0, 2: 0.45}) and mgd.diverged == (1,)
     assert mgd.gain.mean == pytest.approx((0.01 - 0.42 + 0.01) / 3) and mgd.verdict == 'unclear'
     assert mgd.cost == pytest.approx(1.0), 'a run that stopped early says nothing about time'
     assert mgd.metrics['AP50'] == pytest.approx((0.61 + 0.65) / 3)
-    text = report_setting(records + [diverged]).markdown()
+    text = report_setting(records).markdown()
     assert 'diverged with seed 1' in text.lower() and 'A diverged run counts as mAP 0' in text
 
 
@@ -314,7 +320,7 @@ def test_sentences_hold_the_figures(records):
         'FT has a first run of 25 steps',
         'torch 2.0, mmdet 3.3.0',
         'A CPU, 2 cores',
-        'python tools/kd_bench.py --cells',
+        'for instance: `python tools/kd_bench.py --cells plain/seed0`',
     ):
         assert part in text, part
 
