@@ -260,7 +260,8 @@ def load_setting(path: str | Path, **changes: Any) -> Setting:
     """Read a setting from a file with ``bench = dict(…)``, keys as in :class:`Setting`.
 
     Args:
-        path: A Python config file. Configs in it are paths relative to its folder, or ``mmdet::`` names.
+        path: A Python config file. Configs in it are paths relative to its folder, or ``mmdet::`` names; fragments
+            may be relative to its folder or to the current one.
         changes: Keys that replace the file's; those of ``tune`` one by one.
 
     Raises:
@@ -299,12 +300,21 @@ def make_setting(given: Mapping[str, Any], name: str, folder: Path | None = None
             raise ConfigError(f'bench.{key}: found {given[key]!r}, expected a list.')
     methods = given['methods']
     methods = methods if isinstance(methods, Mapping) else dict.fromkeys(methods, None)
-    given['methods'] = {each: make_method(each, options) for each, options in methods.items()}
+    given['methods'] = {each: make_method(each, _beside(options, folder)) for each, options in methods.items()}
     for key in ('seeds', 'inherit', 'random_teacher', 'shuffled_teacher'):
         if key in given:
             given[key] = tuple(given[key])
     given.setdefault('title', name)
     return Setting(name=name, source=source, **given)
+
+
+def _beside(method: Any, folder: Path | None) -> Any:
+    """What a setting says about a method, with fragments that lie in the setting's folder named in full."""
+    if not isinstance(method, Mapping) or folder is None:
+        return method
+    names = {key: str(method[key]) for key in ('fragment', 'first_stage') if method.get(key)}
+    paths = {key: folder / name for key, name in names.items() if name.endswith('.py')}
+    return {**method, **{key: str(path) for key, path in paths.items() if path.is_file()}}
 
 
 def only_methods(setting: Setting, names: list[str]) -> None:
