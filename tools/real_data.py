@@ -30,8 +30,7 @@ from kd_det.demo.report import display_name
 from kd_det.engine import check_test, guarded, load_config, prepare_test, prepare_train, run_test
 from kd_det.engine.arguments import parse_test, parse_train
 from kd_det.errors import ConfigError, did_you_mean
-from kd_det.visualization import markdown_table, text_table
-from kd_det.visualization.marks import write_between_marks
+from kd_det.visualization import markdown_table, text_table, write_between_marks
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / 'configs' / 'small'

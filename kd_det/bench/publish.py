@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kd_det.bench.report import choice_section, readme_section, write_report
 from kd_det.errors import DataError
-from kd_det.visualization.marks import write_between_marks
+from kd_det.visualization import write_between_marks
 
 __all__ = ['MARKS', 'by_setting', 'publish', 'read_reasons', 'write_reports']
 
@@ -26,7 +26,7 @@ def by_setting(records: Sequence[Mapping]) -> dict[str, list[Mapping]]:
     found: dict[str, list[Mapping]] = {}
     for record in records:
         found.setdefault(record['setting'], []).append(record)
-    return {name: mine for name, mine in found.items() if any(r['role'] == 'plain' for r in mine)}
+    return {name: mine for name, mine in found.items() if any(r['kind'] == 'student' and r['role'] == 'plain' for r in mine)}
 
 
 def read_reasons(path: Path) -> dict[str, dict[str, str]]:

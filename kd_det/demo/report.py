@@ -6,8 +6,7 @@ import math
 import statistics
 from pathlib import Path
 
-from kd_det.visualization import markdown_table, text_table
-from kd_det.visualization.marks import write_between_marks
+from kd_det.visualization import markdown_table, text_table, write_between_marks
 
 __all__ = ['MARK_BEGIN', 'MARK_END', 'demo_table', 'display_name', 'summarise', 'write_into_readme']
 
