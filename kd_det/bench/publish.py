@@ -26,7 +26,8 @@ def by_setting(records: Sequence[Mapping]) -> dict[str, list[Mapping]]:
     found: dict[str, list[Mapping]] = {}
     for record in records:
         found.setdefault(record['setting'], []).append(record)
-    return {name: mine for name, mine in found.items() if any(r['kind'] == 'student' and r['role'] == 'plain' for r in mine)}
+    plain = {r['setting'] for r in records if r['kind'] == 'student' and r['role'] == 'plain'}
+    return {name: mine for name, mine in found.items() if name in plain}
 
 
 def read_reasons(path: Path) -> dict[str, dict[str, str]]:
