@@ -162,7 +162,10 @@ class _Bench:
             names += [cell.name for cell in self.cells[setting.name].all(records, self.options.weights)]
             if setting.tune is not None and self.options.weights != 'published':  # named once tuning is over
                 factors = setting.tune['factors']
-                names += [f'{m}/x{f:g}/seed{s}' for m in setting.methods for f in factors for s in setting.seeds]
+                tuned = [f'{m}/x{f:g}/seed{s}' for m in setting.methods for f in factors for s in setting.seeds]
+                others = ('random_teacher/', 'shuffled_teacher/')
+                names += [start + name for start in ('', *others) for name in tuned]
+                names += [f'self_distilled/seed{s}' for s in setting.seeds if setting.self_distilled]
         for given in self.options.only:
             if not any(name.startswith(given) for name in names):
                 raise ConfigError(f'--only: no cell begins with {given!r}.{did_you_mean(given, dict.fromkeys(names))}')
@@ -208,7 +211,9 @@ class _Bench:
             cells, records = self.cells[setting.name], self.ledger.records(setting.name)
             for method in setting.methods.values():
                 if cells.chosen(method, records) is None:
-                    total += len(setting.seeds) * self.cost(cells.method(method, 1.0, setting.seeds[0]))
+                    others = (*setting.random_teacher, *setting.shuffled_teacher, setting.self_distilled)
+                    runs = len(setting.seeds) * (1 + others.count(method.name))
+                    total += runs * self.cost(cells.method(method, 1.0, setting.seeds[0]))
         return total
 
     # --- running ------------------------------------------------------------------------------------------------------
