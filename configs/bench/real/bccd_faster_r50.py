@@ -1,0 +1,2 @@
+# Faster R-CNN R50 on bccd: a teacher of the benchmark.
+_base_ = ['./models/faster_r50.py', './bccd_teacher.py']

@@ -1,0 +1,2 @@
+# FCOS R18 on bccd: a student of the benchmark.
+_base_ = ['./models/fcos_r18.py', './bccd_student.py']

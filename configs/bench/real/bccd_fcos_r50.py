@@ -1,0 +1,2 @@
+# FCOS R50 on bccd: a teacher of the benchmark.
+_base_ = ['./models/fcos_r50.py', './bccd_teacher.py']

@@ -1,0 +1,2 @@
+# GFL R18 on bccd: a student of the benchmark.
+_base_ = ['./models/gfl_r18.py', './bccd_student.py']

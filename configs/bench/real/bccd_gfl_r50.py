@@ -1,0 +1,2 @@
+# GFL R50 on bccd: a teacher of the benchmark.
+_base_ = ['./models/gfl_r50.py', './bccd_teacher.py']

@@ -1,0 +1,2 @@
+# RetinaNet R50 on bccd: a teacher of the benchmark.
+_base_ = ['./models/retina_r50.py', './bccd_teacher.py']

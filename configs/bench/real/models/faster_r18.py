@@ -1,0 +1,3 @@
+# Faster R-CNN R18 from scratch: the student of faster_r50.py.
+_base_ = './faster_r50.py'
+model = dict(backbone=dict(depth=18), neck=dict(in_channels=[64, 128, 256, 512]))
