@@ -168,7 +168,8 @@ class _Bench:
                 names += [f'self_distilled/seed{s}' for s in setting.seeds if setting.self_distilled]
         for given in self.options.only:
             if not any(name.startswith(given) for name in names):
-                raise ConfigError(f'--only: no cell begins with {given!r}.{did_you_mean(given, dict.fromkeys(names))}')
+                known = dict.fromkeys([*(name.split('/')[0] for name in names), *names])
+                raise ConfigError(f'--only: no cell begins with {given!r}.{did_you_mean(given, known)}')
 
     def _record(self, cell: Cell) -> dict | None:
         return self.ledger.find(cell.facts['setting'], cell.name, cell.digest)
