@@ -87,15 +87,18 @@ def inherit_into(path: Path, target: Path, student: dict, teacher: dict, checkpo
 def _prepare(job: Job) -> None:
     """The files that the job starts from, where no earlier one made them."""
     for cfg, seed, path in job.make:
-        inherits = job.inherit is not None and path == job.part.initial
-        raw = path.with_suffix(f'.{os.getpid()}.raw.pth') if inherits else path  # others may be making the same file
         if path.is_file():
             continue
-        initial_weights(cfg, seed, raw)
-        if raw != path:
-            teacher, checkpoint, parts = job.inherit
+        if job.inherit is None or path != job.part.initial:
+            initial_weights(cfg, seed, path)
+            continue
+        raw = path.with_suffix(f'.{os.getpid()}.raw.pth')  # another process may be making the same file
+        teacher, checkpoint, parts = job.inherit
+        try:
+            initial_weights(cfg, seed, raw)
             with output_to(path.with_suffix('.log')):
                 inherit_into(raw, path, cfg.model, teacher.model, checkpoint, parts)
+        finally:
             for made in (raw, raw.with_suffix('.log')):
                 made.unlink(missing_ok=True)
 
