@@ -1,5 +1,5 @@
 # The Faster R-CNN teacher of the benchmark on synthetic shapes: RetinaNet's backbone, data and schedule; five levels
-# from stride 4, square anchors of 8 to 192 px, 64 RoIs an image, 128 channels in the second stage.
+# from stride 4, square anchors of 8 to 192 px, 32 RoIs an image, 128 channels in the second stage.
 _base_ = ['./retina_r18.py']
 
 coder = dict(type='DeltaXYWHBBoxCoder', target_means=[0.0, 0.0, 0.0, 0.0])
@@ -45,7 +45,7 @@ model = dict(
         type='StandardRoIHead',
         bbox_roi_extractor=dict(
             type='SingleRoIExtractor',
-            roi_layer=dict(type='RoIAlign', output_size=7, sampling_ratio=2),
+            roi_layer=dict(type='RoIAlign', output_size=7, sampling_ratio=1),
             out_channels=64,
             featmap_strides=[4, 8, 16, 32],
             finest_scale=12,  # RoIs of 24, 48 and 96 px change the level, as those of 112, 224 and 448 px on COCO
@@ -76,7 +76,7 @@ model = dict(
             assigner=dict(
                 type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0.5, match_low_quality=False
             ),
-            sampler=dict(type='RandomSampler', num=64, pos_fraction=0.25, neg_pos_ub=-1, add_gt_as_proposals=True),
+            sampler=dict(type='RandomSampler', num=32, pos_fraction=0.25, neg_pos_ub=-1, add_gt_as_proposals=True),
             pos_weight=-1,
         ),
     ),

@@ -8,7 +8,7 @@ model = dict(
     bbox_head=dict(in_channels=widths),
 )
 
-epochs = 6
+epochs = 10  # it learns more slowly than detectors with a pyramid
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=30),
     dict(type='CosineAnnealingLR', by_epoch=True, T_max=epochs, eta_min_ratio=0.01, convert_to_iter_based=True),
