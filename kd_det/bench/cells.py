@@ -121,6 +121,10 @@ def stretch(cfg: Config, ratio: float) -> int:
         for name in ('milestones', 'periods'):
             if each.get(name):
                 each[name] = [max(1, round(m * new / old)) for m in each[name]]
+    for hook in cfg.get('custom_hooks') or []:  # those that change the training near its end
+        for name in ('switch_epoch', 'num_last_epochs') if by_epoch else ():
+            if hook.get(name):
+                hook[name] = max(1, round(hook[name] * new / old))
     loop[key] = loop['val_interval'] = new
     loop.pop('dynamic_intervals', None)
     return new

@@ -130,7 +130,8 @@ class _Recorder(Hook):
         self.metrics = figures(metrics)
         self.curve['val_epoch'].append(runner.epoch)
         self.curve['mAP'].append(self.metrics['mAP'])
-        self.report(steps=0, epoch=runner.epoch, loss=self.curve['loss'][-1], mAP=self.metrics['mAP'])
+        loss = self.curve['loss'][-1] if self.curve['loss'] else sum(self._losses[-1])  # a loop of iterations: no epoch
+        self.report(steps=0, epoch=runner.epoch, loss=loss, mAP=self.metrics['mAP'])
 
 
 @dataclass

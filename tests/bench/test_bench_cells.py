@@ -322,6 +322,18 @@ def test_cosine_by_epoch_reaches_its_end_and_the_warm_up_by_iteration_stays():
     assert curve[6] == 1.0 and curve[12] == pytest.approx(0.55) and curve[17] == pytest.approx(last)
 
 
+def test_hooks_that_change_the_training_near_its_end_move_too():
+    cfg = config(dict(type='EpochBasedTrainLoop', max_epochs=20), [])
+    cfg.custom_hooks = [
+        dict(type='PipelineSwitchHook', switch_epoch=18, switch_pipeline=[]),
+        dict(type='YOLOXModeSwitchHook', num_last_epochs=5),
+        dict(type='EMAHook'),
+    ]
+    stretch(cfg, 0.5)
+    assert cfg.custom_hooks[0]['switch_epoch'] == 9 and cfg.custom_hooks[1]['num_last_epochs'] == 2
+    assert cfg.custom_hooks[2] == dict(type='EMAHook')
+
+
 def test_milestones_move_with_the_schedule():
     step = dict(type='MultiStepLR', begin=0, end=12, by_epoch=True, milestones=[8, 11], gamma=0.1)
     cfg = config(dict(type='EpochBasedTrainLoop', max_epochs=12), [step])

@@ -240,6 +240,23 @@ def test_without_a_teacher_only_the_plain_student_is_left(tmp_path, capsys):
     assert list(toy.records()) == ['plain/seed0']
 
 
+def test_a_student_may_count_iterations(tmp_path):
+    toy = Toy(tmp_path / 'toy')
+    toy.write(seeds=[0])
+    path = toy.folder / 'student.py'
+    text = path.read_text()
+    text = text[: text.index('train_cfg')] + (
+        "train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=4, val_interval=2)\n"
+        "train_dataloader = dict(batch_size=8, sampler=dict(_delete_=True, type='InfiniteSampler', shuffle=True))\n"
+        "param_scheduler = [dict(type='MultiStepLR', by_epoch=False, milestones=[3], gamma=0.1)]\n"
+    )
+    path.write_text(text)
+    assert toy.run('--only', 'plain', '--weights', 'published') == 0
+    (record,) = toy.records().values()
+    assert record['steps'] == record['epochs'] == 4 and len(record['curve']['mAP']) == 1
+    assert record['metrics']['mAP'] >= 0 and record['train_seconds'] > 0
+
+
 # --- what to run ------------------------------------------------------------------------------------------------------
 
 
