@@ -7,4 +7,6 @@ compat.install()
 
 from . import adapters, datasets, detectors, hooks, losses  # noqa: E402
 
+compat.let_ssd_predict()
+
 __all__ = ['__version__', 'adapters', 'compat', 'datasets', 'detectors', 'hooks', 'losses']

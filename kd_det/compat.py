@@ -17,6 +17,7 @@ part                                   for                            reason
 :func:`init_cpu_distributed`           mmengine <= 0.10.7             ``init_dist`` calls ``torch.cuda.set_device``
 :func:`fill_uninitialised`             mmdet <= 3.3.0                 DETRs and SSD hold uninitialised memory
                                                                       until ``init_weights``
+:func:`let_ssd_predict`                mmdet 3.3.0                    ``SSDHead`` cannot predict (#11063)
 =====================================  =============================  ================================================
 
 :func:`install` is called by ``import kd_det``. It imports no part of mmrazor and changes nothing that works by itself.
@@ -496,6 +497,20 @@ def fill_uninitialised(model: torch.nn.Module) -> None:
             module.level_embed.data.zero_()
         elif type(module).__name__ == 'L2Norm':
             module.weight.data.fill_(module.scale)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# mmdet 3.3.0: BaseDenseHead._predict_by_feat_single asks `self.loss_cls` whether it has channels of its own; SSDHead
+# makes no such attribute, so that SSD trains and cannot predict (mmdetection #11063, #11305, #11780).
+# Test: test_mmdets_ssd_still_cannot_predict.
+
+
+def let_ssd_predict() -> None:
+    """Give mmdet's ``SSDHead`` the attribute that its ``predict`` asks for. Imports mmdet's models."""
+    from mmdet.models.dense_heads import SSDHead
+
+    if not hasattr(SSDHead, 'loss_cls'):
+        SSDHead.loss_cls = None
 
 
 # --------------------------------------------------------------------------------------------------------------------

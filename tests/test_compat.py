@@ -453,6 +453,19 @@ def test_mmdet_still_leaves_ssds_scale_uninitialised(uninitialised_memory_is_nan
     assert bool((neck.l2_norm.weight == 7).all())
 
 
+def test_mmdets_ssd_still_cannot_predict(monkeypatch):
+    import tiny_models
+    from mmdet.models.dense_heads import SSDHead
+
+    model = tiny_models.build(tiny_models.ssd()).eval()
+    images, samples = tiny_models.batch(model, training=False)
+    found = model.predict(images, samples)
+    assert len(found) == len(images) and all(len(f.pred_instances.scores) for f in found)
+    monkeypatch.delattr(SSDHead, 'loss_cls')
+    with pytest.raises(AttributeError, match='loss_cls'):
+        model.predict(images, samples)
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 
 
