@@ -15,14 +15,18 @@ __all__ = [
     'check_fairness',
     'choose_factor',
     'gap_share',
+    'holm',
     'mean_ratio',
     'paired_difference',
     'spread',
     'verdict',
 ]
 
-#: What every student of a seed shares with the plain one of that seed.
+#: What every student of a seed shares with the plain one of that seed, and the roles that train longer by design.
 _SHARED = ('initial_weights', 'data', 'steps')
+_LONGER = ('plain_longer', 'plain_as_teacher')
+#: mmdet rounds mAP to this.
+RESOLUTION = 0.001
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,15 @@ class Spread:
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean of differences within seeds, with the half width of its interval, None for one seed."""
+    """Mean of differences within seeds, with the half width of its interval, None for one seed.
+
+    ``p`` is the two-sided p-value of "there is no difference" in the same t-test, None for one seed.
+    """
 
     mean: float
     half: float | None
     seeds: tuple[int, ...]
+    p: float | None = None
 
     @property
     def low(self) -> float | None:
@@ -68,14 +76,22 @@ def spread(values: Iterable[float]) -> Spread:
 
 
 def paired_difference(
-    first: Mapping[int, float], second: Mapping[int, float], confidence: float = 0.95
+    first: Mapping[int, float],
+    second: Mapping[int, float],
+    confidence: float = 0.95,
+    resolution: float = RESOLUTION,
 ) -> Difference | None:
     """Mean of ``first - second`` over the seeds that both have, with its two-sided Student-t interval.
+
+    Both values are rounded, to ``resolution``: rounding alone gives each an error of standard deviation
+    ``resolution / sqrt(12)``, and their difference ``sqrt(2)`` times that. The deviation of the differences counts as
+    that at least: seeds whose rounded differences happen to be equal do not make an interval without width.
 
     Args:
         first: Seed → value.
         second: Seed → value.
         confidence: Of the interval, within 0 and 1.
+        resolution: Step of the values; 0 for exact ones.
 
     Returns:
         None without a common seed; without an interval for one common seed.
@@ -84,10 +100,35 @@ def paired_difference(
     if not seeds:
         return None
     found = spread(first[seed] - second[seed] for seed in seeds)
-    half = None
-    if found.std is not None:
-        half = float(student_t.ppf(0.5 + confidence / 2, found.n - 1)) * found.std / math.sqrt(found.n)
-    return Difference(found.mean, half, seeds)
+    if found.std is None:
+        return Difference(found.mean, None, seeds)
+    error = max(found.std, resolution * math.sqrt(2 / 12)) / math.sqrt(found.n)
+    half = float(student_t.ppf(0.5 + confidence / 2, found.n - 1)) * error
+    if error > 0:
+        p = 2 * float(student_t.sf(abs(found.mean) / error, found.n - 1))
+    else:
+        p = float(found.mean == 0)
+    return Difference(found.mean, half, seeds, p)
+
+
+def holm(p_values: Sequence[float], level: float = 0.05) -> list[bool]:
+    """Which of several tests stay significant after Holm's correction, however they depend on each other.
+
+    The chance that any true null hypothesis is among them is at most ``level`` (Holm, Scand. J. Statist. 1979).
+
+    Args:
+        p_values: Of all tests that were made.
+        level: Of the whole family.
+
+    Returns:
+        For each test whether it stays.
+    """
+    stays = [False] * len(p_values)
+    for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        if p_values[i] > level / (len(p_values) - rank):
+            break
+        stays[i] = True
+    return stays
 
 
 def verdict(low: float | None, high: float | None) -> str:
@@ -128,15 +169,16 @@ def mean_ratio(first: Mapping[int, float], second: Mapping[int, float]) -> float
 def check_fairness(records: Sequence[Mapping]) -> None:
     """See that the students of a seed started from the same weights and saw the same batches, as often.
 
-    Compared are, within a setting and a seed, all records of kind ``'student'`` but those of role ``'plain_longer'``
-    with the plain one (without one, with the first). Diverged runs stopped early: only their first weights count.
+    Compared are, within a setting and a seed, all records of kind ``'student'`` with the plain one (without one, with
+    the first), but those of roles ``'plain_longer'`` and ``'plain_as_teacher'``. Diverged runs stopped early: only
+    their first weights count.
 
     Raises:
         RuntimeError: A student differs. The text names its cell, the key, and both values.
     """
     groups: dict[tuple, list[Mapping]] = {}
     for record in records:
-        if record['kind'] == 'student' and record['role'] != 'plain_longer':
+        if record['kind'] == 'student' and record['role'] not in _LONGER:
             groups.setdefault((record['setting'], record['seed']), []).append(record)
     for (setting, _), students in groups.items():
         # False sorts first: a plain run before others, and of each one that ran to its end.

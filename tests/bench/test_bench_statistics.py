@@ -10,6 +10,7 @@ from kd_det.bench.statistics import (
     check_fairness,
     choose_factor,
     gap_share,
+    holm,
     mean_ratio,
     paired_difference,
     spread,
@@ -38,10 +39,38 @@ def test_interval_by_hand():
 
 def test_only_common_seeds_count():
     found = paired_difference({0: 5.0, 2: 7.0, 9: 100.0}, {0: 4.0, 1: -50.0, 2: 6.0})
-    assert found.seeds == (0, 2) and found.mean == 1.0 and found.half == 0.0 and found.verdict == 'helps'
+    assert found.seeds == (0, 2) and found.mean == 1.0 and found.half < 0.01 and found.verdict == 'helps'
     alone = paired_difference({3: 5.0}, {3: 4.0, 4: 0.0})
     assert (alone.mean, alone.half, alone.low, alone.high, alone.verdict) == (1.0, None, None, None, 'unclear')
     assert paired_difference({0: 1.0}, {1: 1.0}) is None
+
+
+def test_equal_differences_are_as_uncertain_as_their_rounding():
+    # Each value is off by up to 0.0005, uniformly: variance 0.001² / 12; twice that for a difference.
+    first, second = {0: 0.102, 1: 0.202, 2: 0.302}, {0: 0.1, 1: 0.2, 2: 0.3}
+    found = paired_difference(first, second)
+    assert found.half == pytest.approx(4.302653 * math.sqrt(2 * 0.001**2 / 12) / math.sqrt(3), rel=1e-5)
+    assert found.verdict == 'helps' and paired_difference({0: 0.101, 1: 0.201, 2: 0.301}, second).verdict == 'unclear'
+    assert paired_difference(first, second, resolution=0.0).half == pytest.approx(0, abs=1e-12)
+    assert paired_difference({0: 1.0, 1: 1.0}, {0: 0.5, 1: 0.5}, resolution=0.0).p == 0.0
+
+
+def test_p_value_fits_the_interval():
+    # Mean 2, deviation 1, three seeds: t = 2 sqrt(3); two degrees of freedom have P = 1 - t / sqrt(2 + t²).
+    found = paired_difference({0: 1.0, 1: 2.0, 2: 3.0}, {0: 0.0, 1: 0.0, 2: 0.0})
+    assert found.p == pytest.approx(1 - math.sqrt(12) / math.sqrt(14))
+    assert paired_difference({0: 1.0}, {0: 0.0}).p is None
+    edge = paired_difference({0: 1.0, 1: 2, 2: 3}, {0: 0.0, 1: 0, 2: 0}, confidence=1 - found.p)
+    assert edge.low == pytest.approx(0, abs=1e-9)
+
+
+def test_holm_by_hand():
+    # Bars of four tests, smallest first: 0.0125, 0.0167, 0.025, 0.05.
+    assert holm([0.04, 0.01, 0.016, 0.2]) == [False, True, True, False]
+    assert holm([0.013, 0.013, 0.013, 0.013]) == [False] * 4
+    assert holm([0.012, 0.017, 0.001, 0.03]) == [True, True, True, True]
+    assert holm([0.012, 0.03, 0.026, 0.001]) == [True, False, False, True], 'what follows the first failure fails'
+    assert holm([]) == [] and holm([0.05]) == [True] and holm([0.05], level=0.01) == [False]
 
 
 def test_pairing_takes_out_what_seeds_share():
@@ -84,7 +113,7 @@ def test_ratio_is_taken_within_seeds():
 
 def student(cell: str, seed: int = 0, **other) -> dict:
     role = cell.split('/')[0]
-    role = role if role in ('plain', 'plain_longer', 'self_distilled') else 'method'
+    role = role if role in ('plain', 'plain_longer', 'plain_as_teacher', 'self_distilled') else 'method'
     same = dict(setting='s', kind='student', diverged=False, initial_weights=f'w{seed}', data=f'd{seed}', steps=100)
     return dict(same, cell=f'{cell}/seed{seed}', role=role, seed=seed) | other
 
@@ -93,6 +122,7 @@ def test_fair_records_pass():
     records = [student(cell, seed) for cell in ('fgd/x1', 'plain', 'self_distilled') for seed in (0, 1)]
     records += [
         student('plain_longer', steps=200, data='other'),
+        student('plain_as_teacher', steps=900, data='third'),
         student('mgd/x1', diverged=True, steps=7, data='short'),
         student('plain', setting='other', steps=9),
         student('tune/fgd', kind='tune', steps=9, initial_weights='x', data='y'),
