@@ -26,7 +26,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--teacher', help="the teacher's config, instead of a setting")
     parser.add_argument('--teacher-checkpoint', help='its weights; it is trained first if there are none')
     parser.add_argument('--student', help="the student's config, whose data and schedule are used for all")
-    parser.add_argument('--name', help='name of the comparison that --teacher and --student make (default: own)')
+    parser.add_argument(
+        '--name', help='name of the comparison that --teacher and --student make (default: from theirs)'
+    )
     parser.add_argument(
         '--methods', nargs='+', help='fragments of configs/_base_/distill; default: those of the setting'
     )
@@ -42,14 +44,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--results', type=Path, nargs='+', help='the JSON lines (default: <work-dir>/results.jsonl); several to report'
     )
     parser.add_argument('--data-root', metavar='DIR', help="folder of the data set (default: the setting's)")
-    parser.add_argument('--only', nargs='+', default=[], metavar='CELL', help='run only cells whose names begin so')
+    parser.add_argument(
+        '--only', nargs='+', default=[], metavar='CELL', help='run only these cells: fgd, fgd/x5/seed0, teacher, …'
+    )
     parser.add_argument('--dry-run', action='store_true', help='list what would run, and stop')
     parser.add_argument('--report', action='store_true', help='run nothing: report what the results hold')
     parser.add_argument('--write-readme', action='store_true', help='write README.md and docs/results from the results')
     parser.add_argument('--repo', type=Path, default=ROOT, help='where --write-readme finds README.md and docs')
     args = parser.parse_args(argv)
     args.results = args.results or [args.work_dir / 'results.jsonl']
-    args.command = ' '.join(['python', 'tools/kd_bench.py', *(sys.argv[1:] if argv is None else argv)])
     return args
 
 
@@ -89,7 +92,9 @@ def make_settings(args: argparse.Namespace) -> list:
         given = dict(teacher=args.teacher, student=args.student, methods=args.methods, **common)
         if args.weights != 'published':
             given.setdefault('tune', {})
-        settings = [make_setting(given, args.name or 'own', source=changed)]
+        settings = [
+            make_setting(given, args.name or f'{Path(args.teacher).stem}_{Path(args.student).stem}', source=changed)
+        ]
     else:
         raise ConfigError('settings: missing; expected files, or --teacher, --student and --methods.')
     if args.methods:
@@ -120,7 +125,6 @@ def main(argv: list[str] | None = None) -> None:
             weights=args.weights,
             only=tuple(args.only),
             dry_run=args.dry_run,
-            command=args.command,
         )
         records, failed = run_settings(make_settings(args), options)
     if not args.dry_run:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from mmdet.registry import DATASETS
 from mmengine.config import Config
@@ -40,6 +41,7 @@ class Job:
         given: File or URL of these weights.
         make: Random weights to write first, where absent: (config, seed, file).
         inherit: (teacher's config, teacher's checkpoint, parts) that the initial weights take over; None for none.
+        plain: Config of the plain student, if steps of both are to be timed in turn.
         imports: Modules of ``custom_imports``, which register what the configs name.
     """
 
@@ -49,6 +51,7 @@ class Job:
     given: str | None = None
     make: list[tuple[Config, int, Path]] = field(default_factory=list)
     inherit: tuple[Config, Path | str, tuple[str, ...]] | None = None
+    plain: Config | None = None
     imports: list[str] = field(default_factory=list)
 
 
@@ -95,8 +98,8 @@ def without_places(value: Any) -> Any:
 def stretch(cfg: Config, ratio: float) -> int:
     """Make a training ``ratio`` times as long, its learning-rate schedule with it, and validate at its end only.
 
-    In a loop of epochs, warm-ups by iteration stay as they are; in a loop of iterations they are stretched too, so that
-    schedulers still follow each other.
+    In a loop of epochs, warm-ups by iteration are shortened with it and not lengthened; in a loop of iterations they
+    are stretched too, so that schedulers still follow each other. A milestone stays before the end.
 
     Returns:
         The length in the unit of the loop: epochs, or iterations.
@@ -114,13 +117,18 @@ def stretch(cfg: Config, ratio: float) -> int:
     schedulers = cfg.get('param_scheduler') or []
     for each in schedulers if isinstance(schedulers, list) else [schedulers]:
         if each.get('by_epoch', True) != by_epoch:
+            for name in ('begin', 'end') if by_epoch and new < old else ():
+                if each.get(name):
+                    each[name] = max(1, round(each[name] * new / old))
             continue
         for name in ('T_max', 'end', 'begin', 'step_size', 'total_steps'):
             if each.get(name):
                 each[name] = min(new, max(1, round(each[name] * new / old)))
-        for name in ('milestones', 'periods'):
-            if each.get(name):
-                each[name] = [max(1, round(m * new / old)) for m in each[name]]
+        if each.get('milestones'):
+            last = max(1, new - 1)
+            each['milestones'] = sorted({min(last, max(1, round(m * new / old))) for m in each['milestones']})
+        if each.get('periods'):
+            each['periods'] = [max(1, round(m * new / old)) for m in each['periods']]
     for hook in cfg.get('custom_hooks') or []:  # those that change the training near its end
         for name in ('switch_epoch', 'num_last_epochs') if by_epoch else ():
             if hook.get(name):
@@ -138,13 +146,50 @@ def quiet(cfg: Config) -> None:
 
 
 def shuffle_labels(cfg: Config, seed: int) -> None:
-    """Let the training set have its labels in the wrong places."""
+    """Give every object of the training set a label drawn as often as the set has it, whatever the object is."""
     for leaf in leaves(cfg.train_dataloader.dataset):
         at = next((i for i, step in enumerate(leaf.pipeline) if step.type.split('.')[-1] == 'LoadAnnotations'), None)
         if at is None:
             raise ConfigError('shuffled_teacher: found no LoadAnnotations in the training pipeline to shuffle after.')
         classes = (leaf.get('metainfo') or {}).get('classes') or DATASETS.get(leaf.type).METAINFO['classes']
-        leaf.pipeline.insert(at + 1, dict(type='kd_det.ShuffleLabels', num_classes=len(classes), seed=seed))
+        step = dict(type='kd_det.ShuffleLabels', num_classes=len(classes), seed=seed)
+        counts = class_counts(leaf, classes)
+        if counts:
+            step['frequencies'] = [count / sum(counts) for count in counts]
+        leaf.pipeline.insert(at + 1, step)
+
+
+def class_counts(leaf: Any, classes: Sequence[str]) -> list[int] | None:
+    """How many objects of each class a data set has, in COCO's or VOC's form; None for other forms."""
+    path = Path(leaf.get('data_root') or '', leaf.get('ann_file') or '')
+    counts = dict.fromkeys(classes, 0)
+    if path.suffix == '.json' and path.is_file():
+        content = json.loads(path.read_text())
+        names = {category['id']: category['name'] for category in content['categories']}
+        found = [names[box['category_id']] for box in content['annotations']]
+    elif path.suffix == '.txt' and path.is_file():
+        folder = path.parents[2] / 'Annotations'  # beside ImageSets/Main
+        trees = [ElementTree.parse(folder / f'{name}.xml') for name in path.read_text().split()]
+        found = [each.findtext('name') for tree in trees for each in tree.iter('object')]
+    else:
+        return None
+    for name in found:
+        if name in counts:
+            counts[name] += 1
+    return list(counts.values()) if any(counts.values()) else None
+
+
+def without_pretrained(value: Any) -> None:
+    """Take every ``init_cfg`` that reads weights out of a model's config, in place."""
+    if isinstance(value, dict):
+        init = value.get('init_cfg')
+        if isinstance(init, dict) and init.get('type') == 'Pretrained':
+            value['init_cfg'] = None
+        for item in value.values():
+            without_pretrained(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            without_pretrained(item)
 
 
 class Cells:
@@ -161,6 +206,7 @@ class Cells:
         self._made: dict[str, Cell] = {}
         self._data: dict[str, str] = {}
         self._images: dict[str, int] = {}
+        self._basis: str | None = None
         self.world = [{name: version(name) for name in PACKAGES}, device]
         configs = [setting.config('teacher'), setting.config('student')]
         named = [name for cfg in configs for name in (cfg.get('custom_imports') or {}).get('imports', [])]
@@ -185,7 +231,9 @@ class Cells:
         if weights != 'tuned' or s.tune is None:
             cells += [self.method(m, 1.0, seed) for seed in s.seeds for m in methods]
         if s.longer:
-            cells += [self.plain(seed, longer=True) for seed in s.seeds]
+            cells += [self.plain(seed, 'plain_longer') for seed in s.seeds]
+        if s.as_long_as_teacher and s.teacher_checkpoint is None:
+            cells.append(self.plain(s.seeds[0], 'plain_as_teacher'))
         chosen = dict.fromkeys(s.methods, 1.0)
         if tunes:
             cells.append(self.tune(None, None))
@@ -199,6 +247,7 @@ class Cells:
             cells += [
                 self.method(s.methods[m], chosen[m], seed, teacher) for m in names if chosen[m] for seed in s.seeds
             ]
+        cells += [self.timing(m) for m in methods]
         stages = [self.first_stage(m, False) for m in methods if m.first_stage]
         stages += [self.first_stage(m, True) for m in methods if m.first_stage and tunes]
         if tunes and s.teacher_checkpoint is None:
@@ -242,14 +291,22 @@ class Cells:
             facts['epochs'] = 0
         return self._keep(name, facts, job, (), holdout)
 
-    def plain(self, seed: int, longer: bool = False) -> Cell:
-        """The student without a teacher."""
-        name = f'plain_longer/seed{seed}' if longer else f'plain/seed{seed}'
+    def plain(self, seed: int, role: str = 'plain') -> Cell:
+        """The student without a teacher.
+
+        Args:
+            seed: Of initial weights and data order.
+            role: ``'plain'``, ``'plain_longer'`` (:attr:`Setting.longer`) or ``'plain_as_teacher'`` (as many images as
+                the teacher saw).
+        """
+        name = f'{role}/seed{seed}'
         if name in self._made:
             return self._made[name]
         cfg = self.setting.config('student')
-        length = stretch(cfg, self.setting.longer if longer else 1.0)
-        role = 'plain_longer' if longer else 'plain'
+        ratio = self.setting.longer if role == 'plain_longer' else 1.0
+        if role == 'plain_as_teacher':
+            ratio = self.teacher('trained').images / self.plain(seed).images
+        length = stretch(cfg, ratio)
         facts = dict(kind='student', role=role, method=None, teacher=None, factor=None, seed=seed, epochs=length)
         job, needs = self._student(role, seed, cfg, name)
         return self._keep(name, facts, job, needs)
@@ -280,7 +337,7 @@ class Cells:
         """
         name = f'{method.name}/x{factor:g}/seed{seed}'
         if teacher != 'trained':
-            name = f'self_distilled/seed{seed}' if teacher == 'self' else f'{teacher}_teacher/{name}'
+            name = f'self_distilled/{name}' if teacher == 'self' else f'{teacher}_teacher/{name}'
         if name in self._made:
             return self._made[name]
         cfg = self.setting.config('student')
@@ -294,6 +351,29 @@ class Cells:
         elif teacher == 'self':
             source = self.plain(seed)
         return self._distilled(name, facts, cfg, method, source, False)
+
+    def timing(self, method: Method) -> Cell:
+        """Steps of a method and of the plain student in turn, for the ratio of their times."""
+        name = f'timing/{method.name}'
+        if name in self._made:
+            return self._made[name]
+        cfg = self.setting.config('student')
+        stretch(cfg, 1.0)
+        facts = dict(kind='timing', role='method', method=method.name, teacher='trained', factor=1.0)
+        facts |= dict(seed=self.setting.seeds[0], epochs=1)
+        cell = self._distilled(name, facts, cfg, method, self.teacher('trained'), False)
+        cell.job.plain, cell.images = self.setting.config('student'), 60 * cell.facts['batch_size']
+        cell.job.part.config.train_cfg.val_interval = 10**9
+        return cell
+
+    def named(self, name: str) -> Cell | None:
+        """The cell of a name that tuning has not come to yet, such as ``fgd/x5/seed0``; None if there is none."""
+        found = re.fullmatch(r'(?:(random|shuffled)_teacher/|(self)_distilled/)?([^/]+)/x([0-9.e+-]+)/seed(\d+)', name)
+        if found is None or found[3] not in self.setting.methods:
+            return None
+        return self.method(
+            self.setting.methods[found[3]], float(found[4]), int(found[5]), found[1] or found[2] or 'trained'
+        )
 
     def first_stage(self, method: Method, holdout: bool) -> Cell:
         """A training that comes before a method's own, such as that of FT's paraphrasers: one epoch of Adam."""
@@ -341,9 +421,12 @@ class Cells:
                 needs.append(source.name)
             else:
                 checkpoint = self.folder / f'random-teacher-{digest_of(without_places(model))[:10]}.pth'
-                make.append((self.setting.config('teacher'), RANDOM_TEACHER_SEED, checkpoint))
+                random = self.setting.config('teacher')
+                without_pretrained(random.model)
+                make.append((random, RANDOM_TEACHER_SEED, checkpoint))
                 inputs.append(['random', RANDOM_TEACHER_SEED, without_places(model)])
-            terms = method.distill(facts['factor'])
+            shorter = self.setting.tune['length'] if holdout else 1.0
+            terms = method.distill(facts['factor'], length=shorter)
             if method.first_stage:
                 stage = self.first_stage(method, holdout)
                 for term in terms.values():
@@ -396,6 +479,9 @@ class Cells:
         for key in ('default_hooks', 'visualizer', 'vis_backends', 'log_processor', 'log_level', 'env_cfg', 'work_dir'):
             content.pop(key, None)
         content = {k: v for k, v in content.items() if k in _OUTCOME}
+        files = {**_local_files(cfg.model), **_local_files(dict(load_from=cfg.get('load_from')))}
+        if files:
+            content['files'] = files
         digest = digest_of(content, seed, self._fingerprint(cfg), self.world, inputs)
         folder = self.folder / 'cells' / f'{re.sub(r"[^A-Za-z0-9.]+", "-", name)}-{digest[:10]}'
         return Part(label, seed, cfg, folder, digest)
@@ -410,8 +496,36 @@ class Cells:
         if images is None:
             images = facts['batch_size'] * facts['epochs']
         facts.setdefault('distill', None)
+        if facts['kind'] in ('student', 'tune', 'timing'):
+            facts['basis'] = self.basis()
+            facts['plan'] = self.plan()
+        if facts['kind'] == 'tune':
+            facts['tune_basis'] = digest_of(self.basis(), self.setting.tune)
         self._made[name] = Cell(name, facts, part.digest, tuple(dict.fromkeys(needs)), job, images)
         return self._made[name]
+
+    def basis(self) -> str:
+        """Digest of what all students of the setting share: their config, data, versions, and how the teacher came."""
+        if self._basis is None:
+            cfg = self.setting.config('student')
+            length = stretch(cfg, 1.0)
+            part = self._part('basis', 0, cfg, 'basis', [length, self.setting.inherit])
+            self._basis = digest_of(part.digest, self.teacher('trained').digest)
+        return self._basis
+
+    def plan(self) -> dict[str, Any]:
+        """What the setting means to measure."""
+        s = self.setting
+        return dict(
+            methods=list(s.methods),
+            seeds=list(s.seeds),
+            factors=s.tune and list(s.tune['factors']),
+            longer=s.longer,
+            as_long_as_teacher=s.as_long_as_teacher,
+            self_distilled=s.self_distilled,
+            random_teacher=list(s.random_teacher),
+            shuffled_teacher=list(s.shuffled_teacher),
+        )
 
     def _split(self, cfg: Config) -> None:
         tune = self.setting.tune
@@ -441,6 +555,20 @@ _OUTCOME = (
     'model', 'train_dataloader', 'val_dataloader', 'val_evaluator', 'optim_wrapper', 'param_scheduler', 'train_cfg',
     'custom_hooks', 'auto_scale_lr',
 )  # fmt: skip
+
+
+def _local_files(value: Any, key: str = '') -> dict[str, str]:
+    """Weights of the user's that a config starts from: place in the config → SHA-256. Teachers count apart."""
+    found: dict[str, str] = {}
+    for name, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+        here = f'{key}.{name}'
+        if name in ('teacher', 'paraphraser'):
+            continue
+        if isinstance(item, (Mapping, list, tuple)):
+            found.update(_local_files(item, here))
+        elif name in ('checkpoint', 'load_from') and isinstance(item, str) and Path(item).is_file():
+            found[here] = hashlib.sha256(Path(item).read_bytes()).hexdigest()
+    return found
 
 
 def _count(dataset: Any, known: dict[str, int]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,9 @@ def split_off(cfg: Config, share: float, seed: int, folder: Path) -> Config:
                 'that ends in .json (COCO) or .txt (VOC). Leave tune out for other sets.'
             )
         path = Path(name) if Path(name).is_absolute() else Path(leaf.get('data_root') or '', name)
-        stays, holdout = _split_file(path, share, seed, folder / str(number))
+        stays, holdout = _split_file(
+            path, share, seed, folder / f'{number}-{zlib.crc32(str(path.resolve()).encode()):08x}'
+        )
         leaf.ann_file = str(stays.resolve())
         held = held or (leaf, str(holdout.resolve()))
     leaf, holdout = held

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from pathlib import Path
@@ -78,20 +79,25 @@ class Ledger:
         return record if record is not None and record.get('digest') == digest else None
 
     def add(self, record: dict[str, Any]) -> None:
-        """Append a record; it is on the disk when this returns."""
+        """Append a record; it is on the disk when this returns. Other processes may do the same."""
         key = (record['setting'], record['cell'])
-        there, whole = _read(self.path) if self.path.exists() else ({}, True)
-        self._records = {**there, **self._records}  # another process may have added some
-        replaces = self._records.pop(key, None) is not None
-        self._records[key] = record
-        if replaces or not whole:
-            self._rewrite()
-            return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, 'a', encoding='utf-8') as file:
-            file.write(json.dumps(record) + '\n')
-            file.flush()
-            os.fsync(file.fileno())
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            there, whole = _read(self.path) if self.path.exists() else ({}, True)
+            self._records = {**self._records, **there}  # the file knows what others have added
+            replaces = self._records.pop(key, None) is not None
+            self._records[key] = record
+            if replaces or not whole:
+                self._rewrite()
+                return
+            with open(self.path, 'a', encoding='utf-8') as file:
+                file.write(json.dumps(record) + '\n')
+                file.flush()
+                os.fsync(file.fileno())
+        finally:
+            os.close(folder)
 
     def _rewrite(self) -> None:
         with atomic_path(self.path) as path:

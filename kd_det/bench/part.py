@@ -18,11 +18,11 @@ import torch
 from mmengine.analysis import get_model_complexity_info
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, load_checkpoint, set_random_seed
 
-from kd_det.checkpoint import atomic_path, export_student, student_config
+from kd_det.checkpoint import atomic_path, export_student, student_config, student_state_dict
 from kd_det.registry import DATASETS, MODELS
 
 __all__ = [
@@ -208,6 +208,9 @@ class Part:
             except _Diverged as error:
                 diverged = True
                 print(f'The training diverged: {error}')
+            for hook in runner.hooks:
+                if isinstance(hook, EMAHook) and not diverged:
+                    hook._swap_ema_parameters()  # what was validated is what is exported and what teaches
             weights = dict(meta=dict(dataset_meta=runner.train_dataloader.dataset.metainfo, epoch=runner.epoch))
             weights['state_dict'] = getattr(runner.model, 'module', runner.model).state_dict()
             export_student(weights, self.checkpoint, cfg=self.config, config_out=self.checkpoint.with_suffix('.py'))
@@ -224,6 +227,7 @@ class Part:
                 steps=runner.iter,
                 initial_weights=recorder.initial,
                 data=f'{recorder.data:08x}',
+                weights=weights_digest(student_state_dict(weights)),
                 curve=recorder.curve,
                 device=str(next(runner.model.parameters()).device),
             )

@@ -44,7 +44,6 @@ class BenchOptions:
         weights: ``'published'``, ``'tuned'`` or ``'both'``.
         only: Run only cells whose names begin so, and what they need.
         dry_run: List the cells and stop.
-        command: The command line, for the record.
     """
 
     work_dir: Path
@@ -55,7 +54,6 @@ class BenchOptions:
     weights: str = 'both'
     only: tuple[str, ...] = ()
     dry_run: bool = False
-    command: str = ''
 
     def slots(self) -> list[str | None]:
         """What each process may use: a GPU, or None."""
@@ -141,7 +139,8 @@ class _Bench:
             listed = cells.all(self.ledger.records(setting.name), self.options.weights)
             by_name = {cell.name: cell for cell in listed}
             if self.options.only:
-                listed = [c for c in listed if c.name.startswith(self.options.only)]
+                listed = [c for c in listed if _under(c.name, self.options.only)]
+                listed += [c for c in map(cells.named, self.options.only) if c is not None and c not in listed]
             unmet = [c for c in listed if self._record(c) is None]
             done += len(listed) - len(unmet)
             wanted: dict[str, Cell] = {}
@@ -156,23 +155,30 @@ class _Bench:
         Raises:
             ConfigError: For the first such name.
         """
-        names: list[str] = []
-        for setting in self.settings:
-            records = self.ledger.records(setting.name)
-            names += [cell.name for cell in self.cells[setting.name].all(records, self.options.weights)]
-            if setting.tune is not None and self.options.weights != 'published':  # named once tuning is over
-                factors = setting.tune['factors']
-                tuned = [f'{m}/x{f:g}/seed{s}' for m in setting.methods for f in factors for s in setting.seeds]
-                others = ('random_teacher/', 'shuffled_teacher/')
-                names += [start + name for start in ('', *others) for name in tuned]
-                names += [f'self_distilled/seed{s}' for s in setting.seeds if setting.self_distilled]
         for given in self.options.only:
-            if not any(name.startswith(given) for name in names):
+            names: list[str] = []
+            for setting in self.settings:
+                cells = self.cells[setting.name]
+                names += [cell.name for cell in cells.all(self.ledger.records(setting.name), self.options.weights)]
+                names += [given] if cells.named(given) is not None else []
+            if not any(_under(name, (given,)) for name in names):
                 known = dict.fromkeys([*(name.split('/')[0] for name in names), *names])
-                raise ConfigError(f'--only: no cell begins with {given!r}.{did_you_mean(given, known)}')
+                raise ConfigError(f'--only: no cell is called {given!r} by now.{did_you_mean(given, known)}')
 
     def _record(self, cell: Cell) -> dict | None:
-        return self.ledger.find(cell.facts['setting'], cell.name, cell.digest)
+        """Its record, unless it learnt from a teacher that has been trained anew, to other weights, since."""
+        record = self.ledger.find(cell.facts['setting'], cell.name, cell.digest)
+        known = (record or {}).get('teacher_weights')
+        return None if known and known != self._teacher_weights(cell, known) else record
+
+    def _teacher_weights(self, cell: Cell, otherwise: str | None = None) -> str | None:
+        """Fingerprint of the weights that a cell learns from."""
+        name = next((name for name in cell.needs if name.startswith(('teacher/', 'plain/'))), None)
+        if name is None:
+            return otherwise
+        source = self.cells[cell.facts['setting']]._made[name]
+        record = self.ledger.find(cell.facts['setting'], name, source.digest) or {}
+        return record.get('weights') or otherwise
 
     def _with_needs(self, cell: Cell, known: dict[str, Cell], wanted: dict[str, Cell]) -> None:
         """Put a cell after those whose weights it needs; one that is recorded but whose weights are gone runs again."""
@@ -187,13 +193,14 @@ class _Bench:
     def _ready(self, cell: Cell) -> bool:
         """Whether its weights can be read."""
         there = cell.job.given is not None or Path(cell.weights).is_file()
-        return there and self._record(cell) is not None
+        record = self._record(cell)
+        return there and record is not None and not record['diverged']  # one that diverged teaches nothing
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
     def _learn(self, record: dict) -> None:
         images = record['steps'] * record['batch_size']
-        if images and not record['diverged']:  # seconds of a broken epoch are not counted
+        if images and record['train_seconds'] and not record['diverged']:  # of a broken epoch none are counted
             key = (record['setting'], 'distilled' if record.get('distill') else record['kind'])
             self.spent.setdefault(key, []).append(record['train_seconds'] / images)
 
@@ -221,6 +228,8 @@ class _Bench:
 
     def run(self) -> None:
         context = multiprocessing.get_context('spawn' if self.options.gpus else 'forkserver')
+        if not self.options.gpus:
+            os.environ['CUDA_VISIBLE_DEVICES'] = ''  # before the server's imports ask for GPUs
         if not self.options.gpus:
             context.set_forkserver_preload(['kd_det.bench.worker'])
         try:
@@ -260,6 +269,8 @@ class _Bench:
         steps = context.Value('l', 0, lock=False)
         shutil.rmtree(cell.job.part.folder, ignore_errors=True)
         process = context.Process(target=work, args=(cell.job, self.threads, slot, steps, send, theirs))
+        if slot is not None:
+            os.environ['CUDA_VISIBLE_DEVICES'] = slot  # a spawned process has it before it imports anything
         process.start()
         send.close()
         theirs.close()
@@ -326,14 +337,15 @@ class _Bench:
         return dict(
             **cell.facts,
             **measured,
+            teacher_weights=self._teacher_weights(cell),
             pair=pair,
             tune=setting.tune if cell.facts['kind'] == 'tune' else None,
             versions=_versions(),
             hardware=_hardware(slot, threads),
             commit=self.commit,
             finished=time.strftime('%Y-%m-%dT%H:%M:%S%z'),
-            repeat=f'python tools/kd_bench.py {setting.source} --only {cell.name}',
-            command=self.options.command,
+            repeat=f'python tools/kd_bench.py {setting.source} --only {cell.name} --threads {threads}'
+            + (f' --gpus {slot}' if slot is not None else ''),
         )
 
     # --- progress -----------------------------------------------------------------------------------------------------
@@ -359,6 +371,11 @@ class _Bench:
         parts = [f'{each.cell.name} {share:.0%}' for share, each in zip(self._shares(), self.running)]
         self.display.done = self.finished + sum(s * each.units for s, each in zip(self._shares(), self.running))
         self.display.start(', '.join(parts))
+
+
+def _under(name: str, given: Sequence[str]) -> bool:
+    """Whether a cell's name is one of those given, or lies under one: ``fgd`` has ``fgd/x1/seed0``."""
+    return any(name == each or name.startswith(f'{each.rstrip("/")}/') for each in given)
 
 
 def _shown(path: Path) -> str:

@@ -25,8 +25,9 @@ _NEEDS: dict[str, dict[str, Any]] = dict(
     ctkd=dict(no_decay=['global_T']),
     ctkd_two_stage=dict(no_decay=['global_T']),
     ft=dict(first_stage='ft_paraphraser'),
+    ssdkd=dict(scales=['loss.soft_weight', 'loss.l2_weight']),  # its one term holds the task's own losses, too
 )
-_METHOD_KEYS = ('fragment', 'change', 'terms', 'hooks', 'no_decay', 'first_stage', 'task_weights')
+_METHOD_KEYS = ('fragment', 'change', 'terms', 'hooks', 'no_decay', 'first_stage', 'task_weights', 'scales')
 
 
 @dataclass
@@ -42,7 +43,9 @@ class Method:
         hooks: More ``custom_hooks``.
         no_decay: Parameters without weight decay, by parts of their names.
         first_stage: Fragment of a training that comes before, such as FT's paraphrasers.
-        task_weights: Factors of the student's own losses, instead of the fragment's.
+        task_weights: Factors of the student's own losses, instead of the fragment's. They stay whatever the factor.
+        scales: What a factor multiplies in each term, dotted: its weight, or the weights inside a loss that holds the
+            task's own parts, too.
     """
 
     name: str
@@ -53,20 +56,35 @@ class Method:
     no_decay: list[str] = field(default_factory=list)
     first_stage: str | None = None
     task_weights: dict[str, float] | None = None
+    scales: list[str] = field(default_factory=lambda: ['weight'])
 
-    def distill(self, factor: float = 1.0, fragment: str | None = None) -> dict[str, Any]:
+    def distill(self, factor: float = 1.0, fragment: str | None = None, length: float = 1.0) -> dict[str, Any]:
         """The terms, with every weight multiplied.
 
         Args:
             factor: Of the weights of the fragment.
             fragment: Another fragment, of the first stage.
+            length: Of the training; schedules of terms, and of temperatures that learn, are as long as it is.
+
+        Raises:
+            ConfigError: If ``terms`` or ``scales`` name what is not there.
         """
         terms = _fragment(fragment or self.fragment).distill.to_dict()
         for name, term in terms.items():
             merge(term, self.change)
             if name in self.terms:
                 merge(term, self.terms[name])
-            term['weight'] = term.get('weight', 1.0) * factor
+            term['weight'] = term.get('weight', 1.0)
+            for key in self.scales if fragment is None else ():
+                *path, last = key.split('.')
+                part = term
+                for step in path:
+                    part = part.get(step, {})
+                if last not in part:
+                    raise ConfigError(f'methods.{self.name}.scales: no {key!r} in the term {name!r}.')
+                part[last] = part[last] * factor
+            if length != 1:
+                _shorten(term, length)
         unknown = set(self.terms) - set(terms)
         if unknown and fragment is None:
             raise ConfigError(
@@ -105,6 +123,7 @@ class Setting:
             factor and trained for ``length`` times the schedule on the training images without a holdout, which
             measures them. None: published weights only.
         longer: How many times the schedule the plain run with the extra compute has; 0 for none.
+        as_long_as_teacher: Whether there is a plain run, of the first seed, of as many steps as the teacher had.
         self_distilled: The method by which a student learns from a trained copy of itself; None for no such run.
         random_teacher: Methods that are also run with a teacher of random weights.
         shuffled_teacher: Methods that are also run with a teacher trained on shuffled labels.
@@ -126,6 +145,7 @@ class Setting:
     inherit: tuple[str, ...] = ()
     tune: dict[str, Any] | None = None
     longer: float = 0.0
+    as_long_as_teacher: bool = False
     self_distilled: str | None = None
     random_teacher: tuple[str, ...] = ()
     shuffled_teacher: tuple[str, ...] = ()
@@ -144,6 +164,9 @@ class Setting:
                 self._check_method(name, key)
         if self.self_distilled is not None:
             self._check_method(self.self_distilled, 'self_distilled')
+        for name in {*self.random_teacher, *self.shuffled_teacher, self.self_distilled} - {None}:
+            if self.methods[name].first_stage:
+                raise ConfigError(f'bench: {name!r} has a first stage, of the trained teacher; no control of it here.')
         if not isinstance(self.longer, (int, float)) or (self.longer and self.longer <= 1):
             raise ConfigError(f'longer: found {self.longer!r}, expected more than 1, or 0 for no such run.')
         if self.tune is not None:
@@ -191,6 +214,17 @@ def merge(target: dict[str, Any], change: Mapping[str, Any]) -> None:
             target[key] = copy.deepcopy({k: v for k, v in value.items() if k != '_delete_'})
         else:
             target[key] = copy.deepcopy(value)
+
+
+def _shorten(value: Any, length: float) -> None:
+    """Multiply what counts epochs or steps in a term, in place: its schedule, and ``decay_loops`` of a temperature."""
+    for key, item in value.items():
+        if key == 'schedule' and isinstance(item, dict):
+            item.update({k: item[k] * length for k in ('begin', 'warmup', 'end') if item.get(k)})
+        elif key == 'decay_loops':
+            value[key] = max(1, round(item * length))
+        elif isinstance(item, dict):
+            _shorten(item, length)
 
 
 _loaded: dict[Path, Config] = {}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import gc
 import os
+import statistics
 import sys
 import threading
 import time
@@ -12,9 +14,13 @@ import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import mmdet.models  # noqa: F401, so that processes forked from a server have it
 import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
@@ -115,6 +121,69 @@ def _first_stage(part: Part, report: Callable[..., None]) -> dict:
     return dict(metrics={}, diverged=False, steps=runner.iter, train_seconds=seconds, cpu_seconds=cpu_seconds)
 
 
+class _Measured(Exception):
+    """All steps that were to be timed have been."""
+
+
+class _Alternate(Hook):
+    """Takes a plain student's step after each step of a training, on the same batch, and times both."""
+
+    def __init__(self, plain: Config, warmup: int = 5, steps: int = 25) -> None:
+        self.plain, self.warmup, self.steps = plain, warmup, steps
+        self.seconds: dict[str, list[float]] = dict(plain=[], method=[])
+
+    def before_train(self, runner: Runner) -> None:
+        device = next(runner.model.parameters()).device
+        model = MODELS.build(self.plain.model)
+        model.init_weights()
+        model = model.to(device).train()
+        optimiser = build_optim_wrapper(model, self.plain.optim_wrapper)
+        inner = runner.model.train_step
+
+        def both(data: dict, optim_wrapper: Any) -> dict:
+            twin = copy.deepcopy(data)
+            out = self._timed('method', inner, data, optim_wrapper)
+            self._timed('plain', model.train_step, twin, optimiser)
+            if len(self.seconds['plain']) >= self.warmup + self.steps:
+                raise _Measured
+            return out
+
+        runner.model.train_step = both
+
+    def _timed(self, name: str, step: Callable[..., dict], *args: Any) -> dict:
+        cuda = torch.cuda.is_available()
+        clock = time.perf_counter if cuda else time.process_time  # of the processor: less moved by other work
+        if cuda:
+            torch.cuda.synchronize()
+        start = clock()
+        out = step(*args)
+        if cuda:
+            torch.cuda.synchronize()
+        self.seconds[name].append(clock() - start)
+        return out
+
+    def result(self) -> dict:
+        """Medians of both, and of the ratios step by step."""
+        plain, method = (self.seconds[name][self.warmup :] for name in ('plain', 'method'))
+        medians = dict(plain=statistics.median(plain), method=statistics.median(method))
+        ratio = statistics.median(m / p for m, p in zip(method, plain))
+        return dict(step_seconds={k: round(v, 5) for k, v in medians.items()}, step_ratio=round(ratio, 4))
+
+
+def _timing(job: Job) -> dict:
+    """Steps of a method and of the plain student in turn."""
+    with output_to(job.part.folder / 'console.log'):
+        alternate = _Alternate(job.plain)
+        runner = Runner.from_cfg(job.part.runner_config())
+        runner.register_hook(alternate)
+        with contextlib.suppress(_Measured):
+            runner.train()
+    count = len(alternate.seconds['plain'])
+    if count <= alternate.warmup:
+        raise ConfigError(f'{count} steps in an epoch are too few to time; expected more than {alternate.warmup}.')
+    return dict(metrics={}, diverged=False, steps=count, train_seconds=0.0, cpu_seconds=0.0, **alternate.result())
+
+
 def _only_test(job: Job) -> dict:
     """Measure weights that were given."""
     part = job.part
@@ -147,6 +216,8 @@ def run_job(job: Job, report: Callable[..., None]) -> dict:
     _prepare(job)
     if job.first_stage:
         record = _first_stage(job.part, report)
+    elif job.plain is not None:
+        record = _timing(job)
     elif job.only_test:
         record = _only_test(job)
     else:
@@ -169,12 +240,11 @@ def work(job: Job, threads: int, gpu: str | None, steps: object, out: Connection
     Args:
         job: What to do.
         threads: Of torch.
-        gpu: What CUDA may see; None for nothing.
+        gpu: What CUDA sees, as the parent has put it into the environment; None for nothing.
         steps: Shared counter of finished steps.
         out: Gets ``('done', record)`` or ``('failed', text)``.
         parent: A pipe that is never written to; it closes with the process that started this one.
     """
-    os.environ['CUDA_VISIBLE_DEVICES'] = gpu or ''  # before CUDA is asked for anything
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
     gc.freeze()  # mmengine collects often; what the imports left need not be searched each time
     torch.set_num_threads(threads)
