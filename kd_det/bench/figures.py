@@ -8,8 +8,9 @@ from __future__ import annotations
 import collections
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
 from kd_det.bench.catalogue import Method, method_or_new
 from kd_det.bench.statistics import (
@@ -25,9 +26,13 @@ from kd_det.bench.statistics import (
 from kd_det.bench.wording import enumerate_names
 from kd_det.errors import DataError
 
-__all__ = ['Column', 'Control', 'MethodRow', 'SettingFigures', 'collect', 'level_with']
+__all__ = ['ENOUGH_SEEDS', 'Column', 'Control', 'MethodRow', 'SettingFigures', 'collect', 'level_with']
 
 Record = Mapping
+#: "No effect is shown" can be said with as many seeds; an interval of two is too wide to say anything.
+ENOUGH_SEEDS = 3
+#: Of students without a method.
+STUDENT_ROLES = ('plain', 'plain_longer', 'plain_as_teacher', 'self_distilled')
 
 
 @dataclass(frozen=True)
@@ -41,11 +46,15 @@ class Column:
         metrics: Means of all metrics over the seeds that have them.
         gain: Paired difference to the plain student; None without a common seed.
         share: Of the gap to the teacher, from the means over the common seeds.
-        cost: Training time over the plain student's, mean over the seeds: processor time on a CPU, wall time on a GPU.
+        cost: Training time over the plain student's; see ``cost_from``.
+        cost_from: ``'timing'`` for the ratio of steps that alternated in one process; ``'steps'`` for plain students,
+            as many times the plain one's steps; ``'runs'``, which is rough, for the ratio of whole runs that others
+            ran beside, mean over the seeds: processor time on a CPU, wall time on a GPU.
         peak: Peak memory of training, MiB, mean over the seeds.
         peak_ratio: The same over the plain student's.
         diverged: Seeds whose loss became infinite or undefined.
-        loss_ratio: Distillation loss over the student's own loss in the last epoch, median over the seeds.
+        loss_ratio: Distillation loss over the student's own loss, mean over the epochs in which the first is above
+            zero, median over the seeds.
     """
 
     factor: float | None
@@ -55,6 +64,7 @@ class Column:
     gain: Difference | None = None
     share: float | None = None
     cost: float | None = None
+    cost_from: str | None = None
     peak: float | None = None
     peak_ratio: float | None = None
     diverged: tuple[int, ...] = ()
@@ -75,6 +85,7 @@ class MethodRow:
         tuned: The chosen factor; the same object as ``published`` if that is 1.
         factor: The chosen factor; None before all factors are tried that other methods were tried with.
         holdout: Factor → mAP on the holdout.
+        label: The method's name in cells and plans, which may be that of a fragment.
     """
 
     method: Method
@@ -82,6 +93,7 @@ class MethodRow:
     tuned: Column | None
     factor: float | None
     holdout: dict[float, float]
+    label: str
 
     @property
     def columns(self) -> list[Column]:
@@ -112,9 +124,9 @@ class MethodRow:
         if column.loss_ratio is not None:
             percent = 100 * column.loss_ratio
             facts.append(
-                f'its loss ends at {percent:.0f} % of the student’s own'
+                f'its loss is {percent:.0f} % of the student’s own on average'
                 if percent >= 10
-                else f'its loss ends at {percent:.2g} % of the student’s own'
+                else f'its loss is {percent:.2g} % of the student’s own on average'
             )
         return facts
 
@@ -140,13 +152,17 @@ class SettingFigures:
         name: The setting.
         pair: What the records say of networks and data.
         teachers: ``'trained'``, ``'shuffled'``, … → mAP on the validation split.
-        students: ``'plain'``, ``'plain_longer'``, ``'self_distilled'`` → column, those that exist.
+        students: ``'plain'``, ``'plain_longer'``, ``'plain_as_teacher'`` (for the teacher's number of steps),
+            ``'self_distilled'`` → column, those that exist.
         rows: The methods, by the greater gain of their columns.
         controls: Methods that ran with a random teacher or one of shuffled labels.
         seeds: All seeds of students.
         missing: Sentences: what no record exists for.
-        records: The records, one per cell, the latest of each.
+        records: The records that were used, one per cell, the latest of each.
         holdout_plain: mAP of the plain student on the holdout.
+        plan: What was to be run, as the newest record says; None where none does.
+        left_out: Reason → cells whose records were not used for it.
+        lengths: (teacher's, students') steps times images per step, where both were trained; (0, 0) otherwise.
     """
 
     name: str
@@ -159,6 +175,21 @@ class SettingFigures:
     missing: list[str]
     records: list[Record] = field(repr=False)
     holdout_plain: float | None = None
+    plan: dict | None = None
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+    lengths: tuple[int, int] = (0, 0)
+
+    @property
+    def planned(self) -> int | None:
+        """How many methods are planned or have records; None without a plan."""
+        if self.plan is None:
+            return None
+        return len({*self.plan['methods'], *(row.label for row in self.rows)})
+
+    @property
+    def longer_teacher(self) -> bool:
+        """Whether the teacher saw more images in training than the students."""
+        return self.lengths[0] > self.lengths[1]
 
     @property
     def plain(self) -> Column | None:
@@ -205,32 +236,57 @@ def _metrics(records: Sequence[Record]) -> dict[str, float]:
     return found
 
 
-def _cost(records: Sequence[Record], plain: Sequence[Record]) -> float | None:
-    """Mean ratio of training times within seeds, of runs on the same kind of device that ran to their ends."""
+def _of_device(records: Sequence[Record]) -> set[str]:
+    return {r['device'].split(':')[0] for r in records if r.get('device')}
+
+
+def _cost(
+    records: Sequence[Record], plain: Sequence[Record], timings: Mapping[str, Record]
+) -> tuple[float | None, str | None]:
+    """Time over the plain student's, and what it was found from (``Column.cost_from``).
+
+    Whole runs are compared within seeds, on the same kind of device, if they ran to their ends.
+    """
 
     def times(runs: Sequence[Record], device: str) -> dict[int, float]:
         key = 'cpu_seconds' if device == 'cpu' else 'train_seconds'
         mine = [r for r in runs if not r['diverged'] and r['device'].split(':')[0] == device and r.get(key)]
         return {r['seed']: r[key] for r in mine}
 
-    devices = {r['device'].split(':')[0] for r in plain} & {r['device'].split(':')[0] for r in records}
-    ratios = [mean_ratio(times(records, device), times(plain, device)) for device in sorted(devices)]
+    role, timing = records[0]['role'], timings.get(records[0]['method'])
+    if role == 'method' and timing is not None and _of_device(records) <= _of_device([timing]):
+        return float(timing['step_ratio']), 'timing'
+    whole = [[r for r in side if not r['diverged']] for side in (records, plain)]
+    if role in ('plain', 'plain_longer', 'plain_as_teacher'):
+        ratio = mean_ratio(*({r['seed']: r['steps'] * r['batch_size'] for r in side} for side in whole))
+        return ratio, None if ratio is None else 'steps'
+    ratios = [
+        mean_ratio(times(records, device), times(plain, device))
+        for device in sorted(_of_device(plain) & _of_device(records))
+    ]
     known = [ratio for ratio in ratios if ratio is not None]
-    return known[0] if len(known) == 1 else None
+    return (known[0], 'runs') if len(known) == 1 else (None, None)
 
 
 def _loss_ratio(records: Sequence[Record]) -> float | None:
+    """``Column.loss_ratio``: epochs after the end of a term's schedule, in which its loss is 0, do not count."""
     ratios = []
     for record in records:
         curve = record.get('curve') or {}
-        if not record['diverged'] and curve.get('loss') and curve.get('distill_loss'):
-            own, distill = curve['loss'][-1], curve['distill_loss'][-1]
-            if own is not None and distill is not None and own > 0 and math.isfinite(distill):
-                ratios.append(distill / own)
+        pairs = zip(curve.get('loss') or [], curve.get('distill_loss') or [])
+        known = [
+            distill / own
+            for own, distill in pairs
+            if None not in (own, distill) and own > 0 and distill > 0 and math.isfinite(distill / own)
+        ]
+        if known and not record['diverged']:
+            ratios.append(statistics.fmean(known))
     return statistics.median(ratios) if ratios else None
 
 
-def _column(records: Sequence[Record], plain: Sequence[Record], teacher: float | None) -> Column | None:
+def _column(
+    records: Sequence[Record], plain: Sequence[Record], teacher: float | None, timings: Mapping[str, Record]
+) -> Column | None:
     """The column of runs with different seeds."""
     if not records:
         return None
@@ -241,6 +297,7 @@ def _column(records: Sequence[Record], plain: Sequence[Record], teacher: float |
         means = [statistics.fmean(side[seed] for seed in gain.seeds) for side in (base, values)]
         share = gap_share(teacher, *means)
     peaks, plain_peaks = ({r['seed']: r['peak_mib'] for r in side if r.get('peak_mib')} for side in (records, plain))
+    cost, cost_from = _cost(records, plain, timings)
     return Column(
         factor=records[0]['factor'],
         values=values,
@@ -248,7 +305,8 @@ def _column(records: Sequence[Record], plain: Sequence[Record], teacher: float |
         metrics=_metrics(records),
         gain=gain,
         share=share,
-        cost=_cost(records, plain),
+        cost=cost,
+        cost_from=cost_from,
         peak=statistics.fmean(peaks.values()) if peaks else None,
         peak_ratio=mean_ratio(peaks, plain_peaks),
         diverged=tuple(r['seed'] for r in records if r['diverged']),
@@ -284,11 +342,89 @@ def _controls(students: Sequence[Record], plain: dict[int, float]) -> list[Contr
     return controls
 
 
+def _when(record: Record) -> float:
+    """Seconds since 1970 at which a record was finished; 0 if it does not say."""
+    try:
+        found = datetime.fromisoformat(record.get('finished') or '')
+    except ValueError:
+        return 0.0
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+
+
+def _newest(records: Sequence[Record], key: str) -> object:
+    """The value of the last record that has one; None if none has."""
+    return next((record[key] for record in reversed(records) if record.get(key) is not None), None)
+
+
+def _per_cell(records: Sequence[Record]) -> list[Record]:
+    """The last record of each cell."""
+    return list({record['cell']: record for record in records}.values())
+
+
+def _comparable(records: Sequence[Record]) -> tuple[list[Record], dict[str, list[str]]]:
+    """The records that can be set beside the newest plain student, and the cells of the others by reason.
+
+    A record is left out if it has another ``basis`` than the newest plain student, another ``tune_basis`` than the
+    newest tuning run, or learnt from other weights than those of the teacher whose record is used. What a record does
+    not say is not held against it. Of a cell's remaining records the last counts.
+    """
+    records = sorted(records, key=_when)
+    basis = _newest([r for r in records if r['kind'] == 'student' and r['role'] == 'plain'], 'basis')
+    tune_basis = _newest([r for r in records if r['kind'] == 'tune'], 'tune_basis')
+    rejected: dict[str, list[str]] = {'measured on another basis': [], 'taught by another teacher': []}
+
+    def same(record: Record, key: str, value: object) -> bool:
+        return value is None or record.get(key) in (None, value)
+
+    def keep(mine: Sequence[Record], reason: str, test: Callable[[Record], bool]) -> list[Record]:
+        kept = [record for record in mine if test(record)]
+        cells = {record['cell'] for record in kept}
+        rejected[reason] += [record['cell'] for record in _per_cell(mine) if record['cell'] not in cells]
+        return kept
+
+    first, second = rejected
+    kept = keep(records, first, lambda r: same(r, 'basis', basis) and same(r, 'tune_basis', tune_basis))
+    last = {record['cell']: record.get('weights') for record in kept}
+
+    def taught(record: Record) -> bool:
+        teacher = record.get('teacher')
+        if record['kind'] in ('teacher', 'timing') or teacher is None:
+            return True
+        source = f'plain/seed{record["seed"]}' if teacher == 'self' else f'teacher/{teacher}'
+        return same(record, 'teacher_weights', last.get(source))
+
+    kept = _per_cell(keep(kept, second, taught))
+    return kept, {reason: cells for reason, cells in rejected.items() if cells}
+
+
+def _lengths(records: Sequence[Record]) -> tuple[int, int]:
+    """Images seen in training by the teacher and by a student; 0, 0 where one of them is unknown."""
+    teacher = [r for r in records if r['kind'] == 'teacher' and r['teacher'] == 'trained' and r.get('steps')]
+    plain = [r for r in records if r['kind'] == 'student' and r['role'] == 'plain' and not r['diverged']]
+    if not teacher or not plain:
+        return 0, 0
+    return tuple(side[0]['steps'] * side[0]['batch_size'] for side in (teacher, plain))
+
+
+def _self_distilled(students: Sequence[Record], plan: Mapping | None, chosen: Mapping[str, float]) -> list[Record]:
+    """The self-distilled students of one method at one factor: the planned and chosen ones if there are such."""
+    groups: dict[tuple, list[Record]] = {}
+    for record in students:
+        if record['role'] == 'self_distilled':
+            groups.setdefault((record['method'], record['factor']), []).append(record)
+    if not groups:
+        return []
+    wanted = (plan or {}).get('self_distilled')
+    ranked = sorted(groups, key=lambda key: (key[0] == wanted, key[1] == chosen.get(key[0], 1.0), len(groups[key])))
+    return groups[ranked[-1]]
+
+
 def collect(records: Sequence[Record]) -> SettingFigures:
     """The figures of one setting.
 
     Args:
-        records: Finished runs, in the order in which they finished. Of several of one cell the last counts.
+        records: Finished runs; those without a time stand in the order in which they finished. Of several of one cell
+            the last counts that was measured on the same basis as the newest plain student.
 
     Raises:
         DataError: There are no records, or those of several settings.
@@ -297,35 +433,45 @@ def collect(records: Sequence[Record]) -> SettingFigures:
     settings = {record['setting'] for record in records}
     if len(settings) != 1:
         raise DataError(f'found records of {len(settings)} settings ({", ".join(sorted(settings))}), expected one')
-    records = list({record['cell']: record for record in records}.values())
+    records, left_out = _comparable(records)
     check_fairness(records)
-    reported = [record for record in records if record.get('split') == 'val']
+    plan = _newest(records, 'plan')
+    reported = [record for record in records if record.get('split') == 'val' and record['kind'] != 'timing']
+    timings = {r['method']: r for r in records if r['kind'] == 'timing' and r.get('step_ratio')}
     teachers = {r['teacher']: _map(r) for r in reported if r['kind'] == 'teacher'}
     students = [r for r in reported if r['kind'] == 'student']
     plain = [r for r in students if r['role'] == 'plain']
     teacher = teachers.get('trained')
-    others = {
-        role: _column([r for r in students if r['role'] == role], plain, teacher)
-        for role in ('plain', 'plain_longer', 'self_distilled')
-    }
     holdout = _holdout(records)
     mine = [r for r in students if r['role'] == 'method' and r['teacher'] == 'trained']
     names = dict.fromkeys(r['method'] for r in mine) | dict.fromkeys(name for name in holdout if name is not None)
-    factors = {factor for name in names for factor in holdout.get(name, {})}
+    factors = {factor for name in names for factor in holdout.get(name, {})} | set((plan or {}).get('factors') or ())
     titles = collections.Counter(method_or_new(name).title for name in names)
     rows = []
     for name in names:
         runs = [r for r in mine if r['method'] == name]
         factor = choose_factor(holdout.get(name, {})) if factors <= holdout.get(name, {}).keys() else None
-        published = _column([r for r in runs if r['factor'] == 1], plain, teacher)
-        tuned = published if factor == 1 else _column([r for r in runs if r['factor'] == factor], plain, teacher)
+        published = _column([r for r in runs if r['factor'] == 1], plain, teacher, timings)
+        tuned = published
+        if factor != 1:
+            tuned = _column([r for r in runs if r['factor'] == factor], plain, teacher, timings)
         method = method_or_new(name)
         if titles[method.title] > 1:  # two fragments of one method
             method = replace(method, name=name, title=f'{method.title} ({name})')
         origin = next((r['weights_are'] for r in runs if r.get('weights_are')), method.weights_are)
-        rows.append(MethodRow(replace(method, weights_are=origin), published, tuned, factor, holdout.get(name, {})))
+        method = replace(method, weights_are=origin)
+        rows.append(MethodRow(method, published, tuned, factor, holdout.get(name, {}), name))
     rows.sort(key=lambda row: (-row.best_gain, row.method.name))
     seeds = tuple(sorted({r['seed'] for r in students}))
+    chosen = {row.label: row.factor for row in rows if row.factor is not None}
+    of_role = {role: [r for r in students if r['role'] == role] for role in STUDENT_ROLES}
+    of_role['self_distilled'] = _self_distilled(students, plan, chosen)
+    others = {role: _column(found, plain, teacher, timings) for role, found in of_role.items()}
+    holdout_plain = holdout.get(None, {}).get(None)
+    if plan is None:
+        missing = _missing(teachers, others, rows, seeds)
+    else:
+        missing = _planned_and_missing(plan, records, others, rows, holdout_plain is not None)
     return SettingFigures(
         name=settings.pop(),
         pair=dict(next((r['pair'] for r in reported or records if r.get('pair')), {})),
@@ -334,9 +480,12 @@ def collect(records: Sequence[Record]) -> SettingFigures:
         rows=rows,
         controls=_controls(students, {r['seed']: _map(r) for r in plain}),
         seeds=seeds,
-        missing=_missing(teachers, others, rows, seeds),
+        missing=missing,
         records=records,
-        holdout_plain=holdout.get(None, {}).get(None),
+        holdout_plain=holdout_plain,
+        plan=plan,
+        left_out=left_out,
+        lengths=_lengths(reported),
     )
 
 
@@ -378,10 +527,7 @@ def _missing(
             parts.append(f'tuning at {", ".join(f"{factor:g}" for factor in untried)}')
         wanted = {1: row.published} if row.factor in (None, 1) else {1: row.published, row.factor: row.tuned}
         for factor, column in wanted.items():
-            lacking = [seed for seed in seeds if column is None or seed not in column.values]
-            if lacking:
-                every = len(lacking) == len(seeds) and len(seeds) > 1
-                parts.append(f'factor {factor:g} with {"all seeds" if every else _seeds(lacking)}')
+            parts += _lacking(f'factor {factor:g}', seeds, () if column is None else column.values)
         if parts:
             lacking_by.setdefault('; '.join(parts), []).append(row.method.title)
     for parts, titles in lacking_by.items():
@@ -389,3 +535,74 @@ def _missing(
     if rows and not factors:
         found.append('No tuning was recorded: the tuned columns are empty.')
     return found
+
+
+def _planned_and_missing(
+    plan: Mapping,
+    records: Sequence[Record],
+    students: Mapping[str, Column | None],
+    rows: Sequence[MethodRow],
+    plain_tuned: bool,
+) -> list[str]:
+    """Sentences about what is planned and has no record; nothing else."""
+    seeds, factors = list(plan['seeds']), list(plan.get('factors') or [])
+    tunes = bool(factors) and plan.get('weights') != 'published'
+    teachers = {record['teacher'] for record in records if record['kind'] == 'teacher'}
+    found = []
+    if 'trained' not in teachers:
+        found.append('The trained teacher has no record, so that shares of the gap are unknown.')
+    if plan.get('shuffled_teacher') and 'shuffled' not in teachers:
+        found.append('The teacher of shuffled labels has no record.')
+    wanted = dict(plain='plain student')
+    wanted |= dict(plain_longer='longer plain run') if plan.get('longer') else {}
+    wanted |= dict(self_distilled='self-distilled student') if plan.get('self_distilled') else {}
+    for role, title in wanted.items():
+        column = students[role]
+        lacking = [seed for seed in seeds if column is None or seed not in column.values]
+        if column is None:
+            found.append(f'No record of a {title}.')
+        elif lacking:
+            found.append(f'The {title} lacks {_seeds(lacking)}.')
+    trained = any(r['kind'] == 'teacher' and r['teacher'] == 'trained' and r.get('steps') for r in records)
+    if plan.get('as_long_as_teacher') and trained and students['plain_as_teacher'] is None:
+        found.append('No record of a plain student trained for as long as the teacher.')
+    if tunes and not plain_tuned:
+        found.append('The plain student lacks its run on the holdout.')
+    known = {row.label: row for row in rows}
+    lacking_by: dict[str, list[str]] = {}
+    for name in plan['methods']:
+        row, parts, columns = known.get(name), [], {}
+        if not tunes or plan.get('weights') != 'tuned':
+            columns[1.0] = row and row.published
+        if tunes:
+            untried = [factor for factor in factors if row is None or factor not in row.holdout]
+            if untried:
+                parts.append(f'tuning at {", ".join(f"{factor:g}" for factor in untried)}')
+            elif row.factor is not None:
+                columns[row.factor] = row.tuned
+        for factor, column in columns.items():
+            parts += _lacking(f'factor {factor:g}', seeds, () if column is None else column.values)
+        for teacher, title in (('random', 'random weights'), ('shuffled', 'shuffled labels')):
+            factor = 1.0 if not tunes else row and row.factor
+            if name in (plan.get(f'{teacher}_teacher') or ()) and factor is not None:
+                there = [
+                    r['seed']
+                    for r in records
+                    if (r['kind'], r['role'], r['teacher']) == ('student', 'method', teacher)
+                    and (r['method'], r['factor']) == (name, factor)
+                ]
+                parts += _lacking(f'a teacher of {title} at factor {factor:g}', seeds, there)
+        if parts:
+            title = row.method.title if row else method_or_new(name).title
+            lacking_by.setdefault('; '.join(parts), []).append(title)
+    for parts, titles in lacking_by.items():
+        found.append(f'{enumerate_names(titles)} {"lack" if len(titles) > 1 else "lacks"} {parts}.')
+    return found
+
+
+def _lacking(what: str, seeds: Sequence[int], there: Iterable[int]) -> list[str]:
+    """``['factor 1 with seeds 0, 2']``; nothing where all seeds are there."""
+    there = set(there)
+    lacking = [seed for seed in seeds if seed not in there]
+    every = len(lacking) == len(seeds) and len(seeds) > 1
+    return [f'{what} with {"all seeds" if every else _seeds(lacking)}'] if lacking else []

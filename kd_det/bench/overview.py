@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kd_det.bench import wording as say
 from kd_det.bench.catalogue import Method
-from kd_det.bench.figures import Column, MethodRow, SettingFigures, collect, level_with
+from kd_det.bench.figures import ENOUGH_SEEDS, Column, MethodRow, SettingFigures, collect, level_with
 from kd_det.visualization import markdown_table
 
 __all__ = ['choice_section', 'readme_section']
@@ -31,17 +32,35 @@ class _Standing:
         return statistics.fmean(c.gain.mean / (self.gaps[s] if whole else 1) for s, c in self.columns.items())
 
     @property
-    def gain(self) -> float:
-        return statistics.fmean(column.gain.mean for column in self.columns.values())
-
-    @property
     def cost(self) -> float | None:
         known = [column.cost for column in self.columns.values() if column.cost is not None]
         return statistics.fmean(known) if known else None
 
     @property
+    def clear(self) -> int:
+        """Settings in which the gain is above zero with its interval."""
+        return [column.verdict for column in self.columns.values()].count('helps')
+
+    @property
     def helps(self) -> bool:
-        return all(column.verdict == 'helps' for column in self.columns.values())
+        """Above zero with the interval in more than half of its settings, below zero with it in none, and on average.
+
+        In one or two settings: in all of them.
+        """
+        verdicts = [column.verdict for column in self.columns.values()]
+        return 2 * self.clear > len(verdicts) and 'hurts' not in verdicts and self.score > 0
+
+    @property
+    def per_time(self) -> float | None:
+        """Mean share of the gap for each training time of the plain student that comes on top; None if unknown.
+
+        Time that cannot be told from none counts as a hundredth.
+        """
+        known = [(c.share, c.cost) for c in self.columns.values()]
+        if any(None in pair for pair in known):
+            return None
+        share, cost = (statistics.fmean(side) for side in zip(*known))
+        return share / max(cost - 1, 0.01)
 
 
 def _standings(settings: Mapping[str, SettingFigures], pick: Callable[[MethodRow], Column | None]) -> list[_Standing]:
@@ -82,7 +101,11 @@ def readme_section(records_by_setting: Records) -> str:
     titles = _titles(settings)
     rows = [['teacher, mAP', *(say.percent(f.teachers.get('trained')) for f in settings.values())]]
     rows.append(['plain student, mAP', *(say.percent(f.plain.mAP if f.plain else None) for f in settings.values())])
-    for role, title in (('plain_longer', 'plain student, longer'), ('self_distilled', 'self-distilled student')):
+    for role, title in (
+        ('plain_longer', 'plain student, longer'),
+        ('plain_as_teacher', 'plain student, as long as the teacher'),
+        ('self_distilled', 'self-distilled student'),
+    ):
         if any(role in figures.students for figures in settings.values()):
             columns = [figures.students.get(role) for figures in settings.values()]
             rows.append([title, *(say.gain_half(column.gain if column else None) for column in columns)])
@@ -100,10 +123,10 @@ def readme_section(records_by_setting: Records) -> str:
     table = markdown_table(['', *titles.values()], rows)
     about = (
         'Rows below the first two: mAP minus that of the plain student, points, mean over seeds ± half width of its '
-        '95 % interval (Student’s t, paired by seed); bold: clear of zero. Same steps, batches and first weights per '
-        'seed. '
+        '95 % interval (Student’s t, paired by seed); bold: clear of zero. Per seed the same steps, first weights, and '
+        'images in the same order; all methods of a column share the plain runs. '
         + ('The weight of each method was chosen on a part of the training images. ' if any(tuned.values()) else '')
-        + ' '.join(_seeds_of(settings, titles))
+        + ' '.join([*_seeds_of(settings, titles), *_longer_teachers(settings, titles)])
     )
     return f'{table}\n\n{about}' + (' ‡: published weights, not tuned.' if untuned else '')
 
@@ -116,21 +139,55 @@ def _seeds_of(settings: Mapping[str, SettingFigures], titles: Mapping[str, str])
     return [f'Seeds: {", ".join(f"{titles[name]} {count}" for name, count in counts.items())}.']
 
 
+def _longer_teachers(settings: Mapping[str, SettingFigures], titles: Mapping[str, str]) -> list[str]:
+    """A sentence on the settings whose gap is one of training length, too."""
+    mine = [name for name, figures in settings.items() if figures.longer_teacher]
+    if not mine:
+        return []
+    where = '' if len(mine) == len(settings) else f' of {say.enumerate_names([titles[name] for name in mine])}'
+    return [f'The teacher{"s" if len(mine) > 1 else ""}{where} trained for longer than the students.']
+
+
 # --- which method -----------------------------------------------------------------------------------------------------
+
+#: How names of configs and titles begin to call detectors.
+_DETECTORS = re.compile(
+    'cascade|mask|faster|retina|fcos|gfl|ssd|atss|yolox|yolo|paa|solo|tood|centernet|deformable|dino|detr',
+    re.IGNORECASE,
+)
+
+
+def _detector(text: str) -> str | None:
+    """The first detector that a text names: ``faster`` for Faster R-CNN."""
+    found = _DETECTORS.search(text)
+    return found and found[0].lower()
+
+
+def _heads_differ(name: str, pair: Mapping) -> bool:
+    """Whether teacher and student are detectors of different families, by the setting's name, configs or title."""
+    if 'hetero' in name:
+        return True
+    configs = [re.split(r'[/:]', str(pair.get(key) or ''))[-1] for key in ('teacher', 'student')]
+    title = re.split(r' to | → ', str(pair.get('title') or ''))
+    for sides in (configs, title):
+        known = [_detector(side) for side in sides]
+        if len(known) == 2 and None not in known:
+            return known[0] != known[1]
+    return False
 
 
 def choice_section(records_by_setting: Records) -> str:
     """Which method to take, one sentence per question, each with the figures of its row.
 
     Methods are ranked by the mean of their gains over the settings in which they ran, each as a share of the gap to
-    the teacher. One that ran in more than half of the settings goes before others, and of these one that is clear of
-    zero in all its settings.
+    the teacher. One that ran in more than half of the settings goes before others. None is named as an answer that is
+    not shown to help: above zero with its interval in more than half of its settings, below zero with it in none.
 
     Args:
         records_by_setting: Setting → its records.
 
     Returns:
-        Markdown: a list of at most ten sentences, and how to read them.
+        Markdown: a list of at most twelve sentences, and how to read them.
 
     Raises:
         DataError: A setting has no records, or those of another.
@@ -140,69 +197,99 @@ def choice_section(records_by_setting: Records) -> str:
     shown = _standings(settings, lambda row: row.shown)
     if not shown:
         return 'No method has been compared with a plain student yet.'
-    wide = _wide(shown, len(settings))
-    helping = [s for s in wide if s.helps]
-    first = (helping or wide)[0]
+    total = len(settings)
+    helping = [s for s in _wide(shown, total) if s.helps] or [s for s in _wide(shown, 0) if s.helps]
+    over = ' over all settings' if total > 1 else ''
     lines = []
-    if not helping:
-        lines.append('**No method is clear of zero in every setting it ran in**: what follows are the largest means.')
-    over = ' over all settings' if len(settings) > 1 else ''
-    figures = _figures(first.columns, len(settings))
-    lines.append(f'**The largest gain{over}:** {_name(first)}: {figures}. {_level(first, settings)}')
-    priced = [s for s in helping or wide if s.cost is not None]
-    if priced:
-        best = max(priced, key=lambda s: s.gain / s.cost)
+    if helping:
+        first = helping[0]
         lines.append(
-            f'**The most for the time:** {_name(best)}, {say.signed(best.gain / best.cost)} points per training time '
-            f'of the plain student: {_figures(best.columns, len(settings))}.'
+            f'**The largest gain{over}:** {_name(first)}: {_figures(first.columns, total)}. {_level(first, settings)}'
+        )
+    else:
+        lines.append(f'**The largest gain{over}:** {_none(shown, total)}')
+    priced = [s for s in helping if s.per_time is not None]
+    if priced:
+        best = max(priced, key=lambda s: s.per_time)
+        lines.append(
+            f'**The most for the time:** {_name(best)}, {say.share(best.per_time)} of the gap per training time of '
+            f'the plain student added: {_figures(best.columns, total)}.'
         )
     priced = [s for s in helping if s.cost is not None]
     if priced:
         cheap = min(priced, key=lambda s: s.cost)
-        lines.append(
-            f'**The cheapest that is clear of zero:** {_name(cheap)}: {_figures(cheap.columns, len(settings))}.'
-        )
-    for families, words in (
-        (('feature', 'relation'), '**If the heads differ** (maps alone are compared)'),
-        (('logits',), '**If you want class scores only**'),
-        (('boxes', 'mixed'), '**If teacher and student have the same kind of head, with boxes**'),
+        lines.append(f'**The cheapest that is shown to help:** {_name(cheap)}: {_figures(cheap.columns, total)}.')
+    differing = {name: f for name, f in settings.items() if _heads_differ(name, f.pair)}
+    logits = [s for s in shown if s.method.family == 'logits']
+    boxes = [s for s in shown if s.method.family in ('boxes', 'mixed')]
+    for words, mine, among in (
+        ('**If the heads differ**', _standings(differing, lambda row: row.shown), len(differing)),
+        ('**If you want class scores only**', logits, total),
+        ('**If teacher and student have the same kind of head, with boxes**', boxes, total),
     ):
-        mine = _wide([s for s in shown if s.method.family in families], len(settings))
         if mine:
-            best = next((s for s in mine if s.helps), mine[0])
-            doubt = '' if best.helps else ' None of them is clear of zero wherever it ran.'
-            lines.append(f'{words}: {_name(best)}: {_figures(best.columns, len(settings))}.{doubt}')
-    untuned = _wide(_standings(settings, lambda row: row.published), len(settings))
+            lines.append(f'{words}: {_best(mine, among, total)}')
+    untuned = _standings(settings, lambda row: row.published)
     if untuned and any(row.tuned is not None for figures in settings.values() for row in figures.rows):
-        best = next((s for s in untuned if s.helps), untuned[0])
-        ours = ' at the weight of this repository’s fragment' if best.method.weights_are == 'ours' else ''
-        lines.append(
-            f'**If you cannot tune the weight:** {_name(best)}{ours}: {_figures(best.columns, len(settings))}.'
-        )
+        lines.append(f'**If you cannot tune the weight:** {_best(untuned, total, total, own_weight=True)}')
     for role, words in (
         ('plain_longer', '**Without a teacher**, more steps alone give'),
-        ('self_distilled', '**With the student as its own teacher**'),
+        ('plain_as_teacher', '**Without a teacher, trained for as long as it**, the plain student gains'),
+        ('self_distilled', '**With the student as its own teacher**, it gains'),
     ):
         gains = {n: f.students[role] for n, f in settings.items() if role in f.students and f.students[role].gain}
         if gains:
-            lines.append(f'{words}: {_figures(gains, len(settings))}.')
+            lines.append(f'{words} {_figures(gains, total)}.')
     hurting = [s for s in shown if any(column.verdict == 'hurts' for column in s.columns.values())]
-    doubtful = [s for s in shown if s not in hurting and all(c.verdict == 'unclear' for c in s.columns.values())]
-    doubtful = [s for s in doubtful if any(c.gain.half is not None for c in s.columns.values())]
     if hurting:
-        names = [f'{s.method.title} ({_worst(s)})' for s in hurting]
-        lines.append(f'**Avoid**, below plain with the interval: {say.enumerate_names(names)}.')
+        names = [f'{s.method.title} ({_worst(s, total)})' for s in hurting]
+        where = ' in a setting at least' if total > 1 else ''
+        lines.append(f'**Avoid**, below plain with the interval{where}: {say.enumerate_names(names)}.')
+    doubtful = [s for s in shown if s not in hurting and not s.clear]
+    doubtful = [s for s in doubtful if all(len(c.gain.seeds) >= ENOUGH_SEEDS for c in s.columns.values())]
     if doubtful:
-        names = [f'{s.method.title} ({_worst(s)})' for s in doubtful]
-        lines.append(f'**No effect that the seeds show**: {say.enumerate_names(names)}.')
-    reading = (
+        names = [f'{s.method.title} ({_worst(s, total)})' for s in doubtful]
+        lines.append(f'**Not shown to help** wherever it ran: {say.enumerate_names(names)}.')
+    return '\n'.join(f'- {line}' for line in lines) + f'\n\n{_reading(settings)}'
+
+
+def _reading(settings: Mapping[str, SettingFigures]) -> str:
+    """How to read the sentences, and what not to believe them."""
+    titles = _titles(settings)
+    columns = [c for f in settings.values() for row in f.rows for c in row.columns]
+    parts = [
         'mAP points over the plain student, with 95 % intervals; "gap" is that to the teacher, "time" that of a plain '
-        'training. Tuned weights, or published ones where none were tuned. The settings: '
-        + '; '.join(f'`{name}` {title}' for name, title in _titles(settings).items())
-        + '.'
-        + (' Methods that ran in no more than half of them come after the others.' if len(settings) > 1 else '')
-    )
-    return '\n'.join(f'- {line}' for line in lines) + f'\n\n{reading}'
+        'training.',
+        'Time with a ~ is rough.' if any(c.cost_from == 'runs' for c in columns) else '',
+        'Tuned weights, or published ones where none were tuned.',
+        'Shown to help: above zero with the interval in more than half of the settings it ran in, below it in none.'
+        if len(settings) > 1
+        else 'Shown to help: above zero with the interval.',
+        'The best of many is flattered by being picked on the split that it is reported on, and all methods of a '
+        'setting share its plain runs.',
+        *_longer_teachers(settings, titles),
+        f'The settings: {"; ".join(f"`{name}` {title}" for name, title in titles.items())}.',
+        'Methods that ran in no more than half of them come after the others.' if len(settings) > 1 else '',
+    ]
+    return ' '.join(part for part in parts if part)
+
+
+def _best(standings: Sequence[_Standing], among: int, total: int, own_weight: bool = False) -> str:
+    """The best that is shown to help, those of more than half of ``among`` settings first; or that there is none."""
+    ranked = _wide(standings, among)
+    best = next((s for s in [*ranked, *_wide(standings, 0)] if s.helps), None)
+    if best is None:
+        return _none(standings, total)
+    ours = ' at the weight of this repository’s fragment' if own_weight and best.method.weights_are == 'ours' else ''
+    return f'{_name(best)}{ours}: {_figures(best.columns, total)}.'
+
+
+def _none(standings: Sequence[_Standing], total: int) -> str:
+    """That none is shown to help, with the row of the largest mean."""
+    top = max(standings, key=lambda s: (s.score, s.method.name))
+    names = say.few([s.method.title for s in standings])
+    said = f'none of {names} is shown to help' if len(standings) > 1 else f'{names} is not shown to help'
+    return f'{said}; the largest mean is that of {top.method.title}: {_figures(top.columns, total)}.'
 
 
 def _wide(standings: Sequence[_Standing], settings: int) -> list[_Standing]:
@@ -227,12 +314,14 @@ def _figures(columns: Mapping[str, Column], settings: int) -> str:
         shown = {name: columns[name] for name in (order[0], order[-1])}
     for name, column in shown.items():
         extra = [] if column.share is None else [f'{say.share(column.share)} of the gap']
-        extra += [] if column.cost is None else [f'{say.ratio(column.cost)} × time']
+        extra += [] if column.cost is None else [f'{say.cost(column.cost, column.cost_from)} × time']
         where = f' on `{name}`' if settings > 1 else ''
         parts.append(f'{say.gain(column.gain)}{where}' + (f' ({", ".join(extra)})' if extra else ''))
     if len(columns) > 3:
         mean = statistics.fmean(column.gain.mean for column in columns.values())
-        return f'{say.signed(mean)}, the mean of {len(columns)} settings, from {" to ".join(parts)}'
+        clear = [column.verdict for column in columns.values()].count('helps')
+        about = f'{say.signed(mean)}, the mean of {len(columns)} settings, clear of zero in {clear}'
+        return f'{about}, from {" to ".join(parts)}'
     return '; '.join(parts)
 
 
@@ -251,5 +340,6 @@ def _level(best: _Standing, settings: Mapping[str, SettingFigures]) -> str:
     return f'Not clearly below it: {"; ".join(parts)}.'
 
 
-def _worst(standing: _Standing) -> str:
-    return say.gain(min((column.gain for column in standing.columns.values()), key=lambda gain: gain.mean))
+def _worst(standing: _Standing, settings: int) -> str:
+    name, column = min(standing.columns.items(), key=lambda item: item[1].gain.mean)
+    return say.gain(column.gain) + (f' on `{name}`' if settings > 1 else '')

@@ -213,7 +213,10 @@ def plot_pareto(figures: SettingFigures, path: str | Path) -> Path:
         if top <= high + 1.5 * (high - low):
             axes.axhline(top, color='0.4', linestyle='--', linewidth=1, label='teacher')
     axes.margins(0.12, 0.12)
-    axes.set(xlabel='training time, times that of the plain student', ylabel='mAP (%)')
+    rough = (
+        ' (rough, of whole runs)' if any(row.shown and row.shown.cost_from == 'runs' for row in figures.rows) else ''
+    )
+    axes.set(xlabel=f'training time, times that of the plain student{rough}', ylabel='mAP (%)')
     axes.grid(alpha=0.3)
     figure.suptitle(_title(figures), fontsize=11)
     handles = axes.get_legend_handles_labels()

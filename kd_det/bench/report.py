@@ -14,10 +14,10 @@ from pathlib import Path
 
 from kd_det.bench import wording as say
 from kd_det.bench.catalogue import method_or_new
-from kd_det.bench.figures import Column, MethodRow, SettingFigures, collect, level_with
+from kd_det.bench.figures import ENOUGH_SEEDS, Column, MethodRow, SettingFigures, collect, level_with
 from kd_det.bench.overview import choice_section, readme_section
 from kd_det.bench.plots import plot_gains, plot_pareto
-from kd_det.bench.statistics import Difference
+from kd_det.bench.statistics import Difference, holm, paired_difference
 from kd_det.checkpoint import atomic_path
 from kd_det.visualization import markdown_table
 
@@ -30,6 +30,7 @@ GAP_BAR, HELP_BAR = 1 / 2, 2 / 3
 STUDENTS = {
     'plain': 'plain student',
     'plain_longer': 'plain student, longer',
+    'plain_as_teacher': 'plain student, as long as the teacher',
     'self_distilled': 'self-distilled student',
 }
 _COLUMNS = ('published', 'tuned')
@@ -55,20 +56,28 @@ class SettingReport:
         """The counts behind the sentences.
 
         ``published`` and ``tuned`` each hold the names of the methods by verdict (``helps``, ``hurts``, ``unclear``),
-        ``one_seed``, those without an interval and so without a verdict, ``share_helping`` of those with a verdict
-        (None without any), whether it reaches two thirds (``enough_help``), ``best_share`` (``method``, ``share``,
-        ``gain``; None without a gap) and whether it reaches one half (``enough_gap``). ``does_not_help`` are the
-        methods whose tuned column, else the published one, has an interval that is not above zero; ``best`` is the
-        first of those with intervals, if there are any, and ``level_with_best`` those that are not clearly below it.
+        ``one_seed``, those without an interval and so without a verdict, ``of``, how many methods are planned or,
+        without a plan, have a verdict, ``share_helping`` of these (None without a verdict), whether it reaches two
+        thirds (``enough_help``; None where methods without all their seeds can still decide), ``after_holm``, those
+        that help after Holm's correction for all that have a verdict, ``best_share`` (``method``, ``share``, ``gain``;
+        None without a gap) and whether it reaches one half (``enough_gap``). ``not_shown_to_help`` are the methods
+        whose tuned column, else the published one, has an interval that is not above zero: ``hurts``, below zero,
+        ``unclear``, and ``few_seeds``, unclear with less than three seeds. ``best`` is the first of those with
+        intervals, if there are any, and ``level_with_best`` those that are not clearly below it.
         """
         found: dict = dict(setting=self.figures.name, methods=[row.method.name for row in self.figures.rows])
         found['teacher'] = self.figures.teachers.get('trained')
         found['plain'] = self.figures.plain.mAP.mean if self.figures.plain else None
         for name in _COLUMNS:
-            found[name] = _count([(row, getattr(row, name)) for row in self.figures.rows])
+            found[name] = _count([(row, getattr(row, name)) for row in self.figures.rows], self.figures)
         shown = [row for row in self.figures.rows if row.shown is not None and row.shown.gain is not None]
         judged = [row for row in shown if row.shown.gain.half is not None]
-        found['does_not_help'] = [row.method.name for row in judged if row.shown.verdict != 'helps']
+        found['not_shown_to_help'] = {key: [] for key in ('hurts', 'unclear', 'few_seeds')}
+        for row in judged:
+            verdict, few = row.shown.verdict, len(row.shown.gain.seeds) < ENOUGH_SEEDS
+            if verdict != 'helps':
+                key = 'few_seeds' if verdict == 'unclear' and few else verdict
+                found['not_shown_to_help'][key].append(row.method.name)
         best = max(judged or shown, key=lambda row: row.shown.gain.mean, default=None)
         found['best'] = best.method.name if best else None
         found['level_with_best'] = [row.method.name for row in level_with(best, shown)] if best else []
@@ -110,20 +119,37 @@ class SettingReport:
         """
         title = ', '.join(str(self.figures.pair[key]) for key in ('title', 'data') if self.figures.pair.get(key))
         name = f'`{self.figures.name}`'
-        parts = [f'## {title} ({name})' if title else f'## {name}', self._table(), self._below_table()]
+        parts = [f'## {title} ({name})' if title else f'## {name}', self._gap_and_length()]
+        parts += [self._table(), self._below_table()]
         if pictures:
             parts.append('![Gains with intervals](gains.png)\n\n![mAP over training time](pareto.png)')
         parts += ['### What it says', _bullets(self.sentences())]
         for heading, text in (
-            ('### What does not help', self._not_helping()),
+            ('### Not shown to help', self._not_helping()),
             ('### Whether it is the teacher', self._controls()),
             ('### How the factors were chosen', self._tuning()),
             ('### What was measured', _bullets(self.notes())),
             ('### What is missing', _bullets(self.figures.missing)),
+            *((f'### Left out: {reason}', _bullets(_runs(c))) for reason, c in self.figures.left_out.items()),
         ):
             if text:
                 parts += [heading, text]
         return '\n\n'.join(part for part in parts if part) + '\n'
+
+    def _gap_and_length(self) -> str:
+        """That a gap is one of training length, too, where it is, and what that alone closes."""
+        if not self.figures.longer_teacher:
+            return ''
+        teacher, student = self.figures.lengths
+        text = (
+            f'The teacher saw {teacher / student:.3g} times as many images in training as the students: '
+            'the gap is also one of training length.'
+        )
+        alone = self.figures.students.get('plain_as_teacher')
+        if alone is None or alone.gain is None:
+            return text + ' How much of it is was not measured.'
+        closed = '' if alone.share is None else f', {say.share(alone.share)} of the gap'
+        return f'{text} The plain student trained for as long gains {say.gain(alone.gain)}{closed} without a teacher.'
 
     def _table(self) -> str:
         header = ['', 'mAP, published weights', 'minus plain', 'gap closed', 'factor', 'mAP, tuned', 'minus plain']
@@ -146,7 +172,8 @@ class SettingReport:
         lines = [
             f'{"mAP" if voc else "COCO mAP"} in per cent, mean ± standard deviation over seeds; "minus plain" is the '
             'mean difference within seeds, with its 95 % interval (Student’s t); "gap closed" the share of the '
-            'distance from plain student to teacher, from the means. A factor multiplies all weights of a method.'
+            'distance from plain student to teacher, from the means. A factor multiplies the weights of what a method '
+            'adds to the student’s own losses.'
         ]
         if any(row.method.weights_are == 'ours' for row in self.figures.rows):
             lines.append(
@@ -169,9 +196,12 @@ class SettingReport:
             part = self.summary[name]
             count = sum(len(part[key]) for key in _VERDICTS)
             if count:
+                planned = 'planned ' if self.figures.plan is not None else ''
+                open_ = f'; without an interval so far: {part["of"] - count}' if part['of'] > count else ''
                 lines.append(
-                    f'Above plain with the interval clear of zero, {words}: {len(part["helps"])} of {count} methods '
-                    f'({say.share(part["share_helping"])}; bar two thirds: {_met(part["enough_help"])}); below: '
+                    f'Above plain with the interval clear of zero, {words}: {len(part["helps"])} of {part["of"]} '
+                    f'{planned}methods ({say.share(part["share_helping"])}; bar two thirds: '
+                    f'{_met(part["enough_help"], "open")}){open_}; below: '
                     f'{say.enumerate_names([titles[n] for n in part["hurts"]])}.'
                 )
             if part['one_seed']:
@@ -200,35 +230,65 @@ class SettingReport:
                 if level
                 else f'{titles[self.summary["best"]]} is first, and the seeds tell it from every other method.'
             )
-        count = max(sum(len(self.summary[c][key]) for key in _VERDICTS) for c in _COLUMNS)
-        if count > 1:
+        counts = {name: sum(len(self.summary[name][key]) for key in _VERDICTS) for name in _COLUMNS}
+        if max(counts.values()) > 1:
+            stay = [
+                f'{words} {len(self.summary[name]["after_holm"])} of {counts[name]}'
+                for name, words in (('published', 'with published weights'), ('tuned', 'tuned'))
+                if counts[name]
+            ]
             lines.append(
-                f'Chance: of {count} methods without any effect, {0.025 * count:.1f} would be above zero with their '
-                'intervals; and the best of many is flattered by being picked on the split that it is reported on.'
+                f'Chance: all methods are compared with the same plain runs, so that low ones flatter all of them; of '
+                f'{max(counts.values())} methods without any effect, {0.025 * max(counts.values()):.1f} would be above '
+                'zero on average. Above zero after Holm’s correction for as many comparisons: '
+                f'{"; ".join(stay)}. The best of many is flattered by being picked on the split that it is reported on.'
             )
         longer = self.figures.students.get('plain_longer')
         if longer is not None and longer.gain is not None:
-            beaten = [row for row in self.figures.rows if row.shown and row.shown.gain]
-            above = [row for row in beaten if row.shown.gain.mean > longer.gain.mean]
             lines.append(
-                f'The plain student trained longer ({say.ratio(longer.cost)} times the time) gains '
-                f'{say.gain(longer.gain)}; {len(above)} of {len(beaten)} methods gain more.'
+                f'The plain student trained longer ({say.cost(longer.cost, longer.cost_from)} times the time) gains '
+                f'{say.gain(longer.gain)}; {self._beside(longer)}.'
             )
         return lines
 
+    def _beside(self, longer: Column) -> str:
+        """How many of the methods that cost no more than a longer plain run gain more, over the seeds of both."""
+        found = []
+        for row in self.figures.rows:
+            if row.shown is not None and None not in (row.shown.cost, longer.cost) and row.shown.cost <= longer.cost:
+                difference = paired_difference(row.shown.values, longer.values)
+                if difference is not None:
+                    found.append(difference)
+        if not found:
+            return 'no method with known time costs as little'
+        more = [difference for difference in found if difference.mean > 0]
+        clear = [difference for difference in found if difference.verdict == 'helps']
+        return (
+            f'of the methods that cost no more, {len(more)} of {len(found)} gain more, {len(clear)} with the interval '
+            'clear of zero'
+        )
+
     def _not_helping(self) -> str:
         rows = {row.method.name: row for row in self.figures.rows}
-        lines = []
-        for name in self.summary['does_not_help']:
-            row = rows[name]
-            which = 'tuned' if row.tuned is not None else 'published weights'
-            why = [self.reasons[name].rstrip('.')] if self.reasons.get(name) else []
-            why = '; '.join([*why, *row.facts()])
-            lines.append(
-                f'**{row.method.title}**: {row.shown.verdict}, {say.gain(row.shown.gain)} ({which})'
-                + (f'. {why[0].upper()}{why[1:]}.' if why else '.')
-            )
-        return _bullets(lines)
+        parts = []
+        for key, words in (
+            ('hurts', 'Below plain with the interval:'),
+            ('unclear', 'Unclear, the interval holds zero:'),
+            ('few_seeds', f'Too few seeds to say (less than {ENOUGH_SEEDS}):'),
+        ):
+            lines = []
+            for name in self.summary['not_shown_to_help'][key]:
+                row = rows[name]
+                which = 'tuned' if row.tuned is not None else 'published weights'
+                why = [self.reasons[name].rstrip('.')] if self.reasons.get(name) else []
+                why = '; '.join([*why, *row.facts()])
+                lines.append(
+                    f'**{row.method.title}**: {say.gain(row.shown.gain)} ({which})'
+                    + (f'. {why[0].upper()}{why[1:]}.' if why else '.')
+                )
+            if lines:
+                parts += [words, _bullets(lines)]
+        return '\n\n'.join(parts)
 
     def _controls(self) -> str:
         controls = self.figures.controls
@@ -286,8 +346,9 @@ class SettingReport:
     def notes(self) -> list[str]:
         """What was measured, on what, with what, and how to repeat it."""
         pair, records = self.figures.pair, self.figures.records
-        students = [r for r in records if r['kind'] == 'student' and r['role'] != 'plain_longer' and not r['diverged']]
+        students = [r for r in records if r['kind'] == 'student' and r['role'] not in _LONGER and not r['diverged']]
         longer = [r for r in records if r['role'] == 'plain_longer' and not r['diverged']]
+        as_teacher = [r for r in records if r['role'] == 'plain_as_teacher' and not r['diverged']]
         teacher = next((r for r in records if r['kind'] == 'teacher' and r['teacher'] == 'trained'), None)
         lines = [f'Teacher `{pair.get("teacher", "?")}`, student `{pair.get("student", "?")}`.']
         if students:
@@ -296,10 +357,16 @@ class SettingReport:
                 f'{_range(r["batch_size"] for r in students)} images '
                 f'({_range(r["epochs"] for r in students)} epochs) on {pair.get("train_images", "?")} training images; '
                 f'seeds {", ".join(map(str, self.figures.seeds))}. All students of a seed start from the same '
-                'weights and see the same batches, which was checked.'
+                'weights and see the same images in the same order and the same flips, which was checked.'
             )
+        if teacher is not None and teacher.get('steps'):
+            lines.append(f'Teacher: {teacher["steps"]} steps of {teacher["batch_size"]} images.')
+        elif teacher is not None:
+            lines.append('Teacher: given weights; its training is unknown here.')
         if longer:
             lines.append(f'Longer plain runs: {_range(r["steps"] for r in longer)} steps.')
+        if as_teacher:
+            lines.append(f'Plain runs as long as the teacher’s: {_range(r["steps"] for r in as_teacher)} steps.')
         if teacher is not None:
             lines.append(
                 f'One teacher (seed {teacher["seed"]}) for all seeds, so that intervals know nothing of its luck.'
@@ -308,12 +375,21 @@ class SettingReport:
             f'All mAP is of the last checkpoint on the {pair.get("val_images", "?")} images of the validation split, '
             'but where the holdout is named.'
         )
-        gpu = any(r['device'] != 'cpu' for r in students)
-        lines.append(
-            ('Time is wall time of the training loop' if gpu else 'Time is processor time of the training loop')
-            + ' over that of the plain student of the same seed; runs side by side slow each other. Memory is the peak '
-            'above what the process held before.'
-        )
+        columns = [c for row in self.figures.rows for c in row.columns] + list(self.figures.students.values())
+        ways = {column.cost_from for column in columns}
+        if 'timing' in ways:
+            lines.append(
+                'Time of a method is that of its step over that of the plain student’s, medians of steps of both that '
+                'alternated in one process.'
+            )
+        if 'runs' in ways:
+            gpu = any(r['device'] != 'cpu' for r in students)
+            lines.append(
+                f'Time with a ~ is rough: {"wall" if gpu else "processor"} time of the training loop over that of the '
+                'plain student of the same seed; runs side by side slow each other.'
+            )
+        lines.append('Time of plain students is told by their steps. No time holds that of the teacher’s training.')
+        lines.append('Memory is the peak above what the process held before.')
         for stage in (r for r in records if r['kind'] == 'first_stage' and r.get('split') == 'val'):
             lines.append(
                 f'{method_or_new(stage["method"]).title} has a first run of {stage["steps"]} steps, once for all '
@@ -380,7 +456,18 @@ def write_report(
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 _CSV = ['setting', 'name', 'title', 'family', 'weights_are', 'source', 'column', 'factor', 'seeds', 'diverged']
-_CSV += ['mAP', 'mAP_std', 'gain', 'gain_low', 'gain_high', 'verdict', 'gap_closed', 'time_ratio', 'peak_mib']
+_CSV += [
+    'mAP',
+    'mAP_std',
+    'gain',
+    'gain_low',
+    'gain_high',
+    'verdict',
+    'gap_closed',
+    'time_ratio',
+    'time_from',
+    'peak_mib',
+]
 _CSV += ['peak_ratio', 'loss_ratio', 'holdout_mAP', *_METRICS]
 
 
@@ -393,7 +480,9 @@ def _csv(figures: SettingFigures, found: Column | None = None, **known) -> dict:
     row = dict.fromkeys(_CSV, '') | dict(setting=figures.name)
     if found is not None:
         row |= dict(factor=found.factor, mAP=100 * found.mAP.mean, gap_closed=found.share, time_ratio=found.cost)
-        row |= dict(peak_mib=found.peak, peak_ratio=found.peak_ratio, loss_ratio=found.loss_ratio)
+        row |= dict(
+            time_from=found.cost_from, peak_mib=found.peak, peak_ratio=found.peak_ratio, loss_ratio=found.loss_ratio
+        )
         row |= dict(seeds=' '.join(map(str, found.values)), diverged=' '.join(map(str, found.diverged)))
         if found.mAP.std is not None:
             row['mAP_std'] = 100 * found.mAP.std
@@ -409,14 +498,28 @@ def _csv(figures: SettingFigures, found: Column | None = None, **known) -> dict:
     }
 
 
-def _count(columns: Sequence[tuple[MethodRow, Column | None]]) -> dict:
-    """Methods by verdict, and whether the bars are reached, of one column of the table."""
+def _count(columns: Sequence[tuple[MethodRow, Column | None]], figures: SettingFigures) -> dict:
+    """Methods by verdict, and whether the bars are reached, of one column of the table.
+
+    Args:
+        columns: Each method and its column.
+        figures: Of the setting; its plan has the number of methods, and the seeds that make a verdict final.
+    """
     known = [(row, column) for row, column in columns if column is not None and column.gain is not None]
     judged = [(row, column) for row, column in known if column.gain.half is not None]
     found: dict = {verdict: [r.method.name for r, c in judged if c.verdict == verdict] for verdict in _VERDICTS}
     found['one_seed'] = [row.method.name for row, column in known if column.gain.half is None]
-    found['share_helping'] = len(found['helps']) / len(judged) if judged else None
-    found['enough_help'] = None if not judged else found['share_helping'] >= HELP_BAR
+    found['of'] = len(judged) if figures.planned is None else figures.planned
+    found['share_helping'] = len(found['helps']) / found['of'] if judged else None
+    seeds = set((figures.plan or {}).get('seeds', ()))
+    final = [column for _, column in judged if column.verdict != 'helps' and seeds <= column.values.keys()]
+    if judged and found['share_helping'] >= HELP_BAR:
+        found['enough_help'] = True
+    else:
+        possible = found['of'] - len(final)
+        found['enough_help'] = None if not judged or possible >= HELP_BAR * found['of'] else False
+    stays = holm([column.gain.p for _, column in judged])
+    found['after_holm'] = [row.method.name for (row, c), stay in zip(judged, stays) if stay and c.gain.mean > 0]
     best = max(
         (pair for pair in judged or known if pair[1].share is not None), key=lambda pair: pair[1].share, default=None
     )
@@ -426,6 +529,7 @@ def _count(columns: Sequence[tuple[MethodRow, Column | None]]) -> dict:
 
 
 _VERDICTS = ('helps', 'hurts', 'unclear')
+_LONGER = ('plain_longer', 'plain_as_teacher')
 
 
 def _verdicts(differences: Sequence[Difference]) -> str:
@@ -448,11 +552,20 @@ def _cost_cells(columns: Sequence[Column], shown: Column | None = None) -> list[
     shown = shown or columns[0]
     counts = [[str(len(c.values)) for c in columns], [str(len(c.diverged)) for c in columns]]
     counts = [' / '.join(texts if len(set(texts)) > 1 else texts[:1]) for texts in counts]
-    return [say.ratio(shown.cost), say.whole(shown.peak), say.ratio(shown.peak_ratio), *counts]
+    return [say.cost(shown.cost, shown.cost_from), say.whole(shown.peak), say.ratio(shown.peak_ratio), *counts]
 
 
-def _met(reached: bool | None) -> str:
-    return 'unknown' if reached is None else 'met' if reached else 'missed'
+def _runs(cells: Sequence[str]) -> list[str]:
+    """Names of cells, those that differ in their seeds together: ``fgd/x1, seeds 0, 2``."""
+    seeds: dict[str, list[str]] = {}
+    for cell in cells:
+        run, mark, seed = cell.rpartition('/seed')
+        seeds.setdefault(run if mark else cell, []).extend([seed] if mark else [])
+    return [f'{r}, seed{"s" if len(s) > 1 else ""} {", ".join(s)}' if s else r for r, s in seeds.items()]
+
+
+def _met(reached: bool | None, unknown: str = 'unknown') -> str:
+    return unknown if reached is None else 'met' if reached else 'missed'
 
 
 def _bullets(lines: Sequence[str]) -> str:

@@ -6,7 +6,19 @@ from collections.abc import Sequence
 
 from kd_det.bench.statistics import Difference, Spread
 
-__all__ = ['NOTHING', 'enumerate_names', 'few', 'gain', 'gain_half', 'percent', 'ratio', 'share', 'signed', 'whole']
+__all__ = [
+    'NOTHING',
+    'cost',
+    'enumerate_names',
+    'few',
+    'gain',
+    'gain_half',
+    'percent',
+    'ratio',
+    'share',
+    'signed',
+    'whole',
+]
 
 #: In a cell without a figure.
 NOTHING = '–'
@@ -53,6 +65,11 @@ def share(value: float | None) -> str:
 def ratio(value: float | None) -> str:
     """1.2345 → ``1.23``."""
     return NOTHING if value is None else f'{value:.2f}'
+
+
+def cost(value: float | None, found_from: str | None) -> str:
+    """As :func:`ratio`; ``~1.23`` for a rough figure, one of whole runs (``Column.cost_from``)."""
+    return ('~' if value is not None and found_from == 'runs' else '') + ratio(value)
 
 
 def whole(value: float | None) -> str:
