@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import re
@@ -361,7 +362,7 @@ class Cells:
         stretch(cfg, 1.0)
         facts = dict(kind='timing', role='method', method=method.name, teacher='trained', factor=1.0)
         facts |= dict(seed=self.setting.seeds[0], epochs=1)
-        cell = self._distilled(name, facts, cfg, method, self.teacher('trained'), False)
+        cell = self._distilled(name, facts, cfg, method, self.teacher('trained'), False, ['timing'])
         cell.job.plain, cell.images = self.setting.config('student'), 60 * cell.facts['batch_size']
         cell.job.part.config.train_cfg.val_interval = 10**9
         return cell
@@ -408,10 +409,17 @@ class Cells:
     # --- how they are made --------------------------------------------------------------------------------------------
 
     def _distilled(
-        self, name: str, facts: dict, cfg: Config, method: Method | None, source: Cell | None, holdout: bool
+        self,
+        name: str,
+        facts: dict,
+        cfg: Config,
+        method: Method | None,
+        source: Cell | None,
+        holdout: bool,
+        marks: Sequence[str] = (),
     ) -> Cell:
         """A student's cell with a teacher; without a method, a plain one."""
-        seed, inputs, needs, make = facts['seed'], [], [], []
+        seed, inputs, needs, make = facts['seed'], list(marks), [], []
         if method is not None:
             who = 'student' if facts['teacher'] == 'self' else 'teacher'
             model = detector_config(self.setting.config(who))
@@ -427,10 +435,13 @@ class Cells:
                 inputs.append(['random', RANDOM_TEACHER_SEED, without_places(model)])
             shorter = self.setting.tune['length'] if holdout else 1.0
             terms = method.distill(facts['factor'], length=shorter)
+            shown = copy.deepcopy(terms)
             if method.first_stage:
                 stage = self.first_stage(method, holdout)
                 for term in terms.values():
                     term['loss']['paraphraser'] = str(stage.weights)
+                for term in shown.values():
+                    term['loss']['paraphraser'] = stage.name
                 inputs.append(stage.digest)
                 needs.append(stage.name)
             cfg.model = dict(
@@ -445,7 +456,7 @@ class Cells:
             if method.no_decay:
                 keys = cfg.optim_wrapper.setdefault('paramwise_cfg', {}).setdefault('custom_keys', {})
                 keys.update({key: dict(decay_mult=0.0) for key in method.no_decay})
-            facts = {**facts, 'distill': terms}
+            facts = {**facts, 'distill': shown}
         job, more = self._student(name.split('/')[0], seed, cfg, name, inputs, holdout)
         job.make = make + job.make
         if method is not None and isinstance(checkpoint, Path):

@@ -51,7 +51,8 @@ FULL = dict(
     longer=2,
     self_distilled='pkd',
     random_teacher=['pkd'],
-    shuffled_teacher=['ft'],
+    shuffled_teacher=['pkd'],
+    as_long_as_teacher=True,
 )
 
 
@@ -78,10 +79,12 @@ def tuned(cells: Cells, factor: float = 1.0) -> dict[str, Cell]:
 def test_names_of_all_cells(tmp_path, drawn):
     names = list(tuned(cells_of(tmp_path, drawn, **FULL)))
     expected = ['teacher/trained', 'teacher/shuffled', 'teacher/tune', 'first_stage/ft', 'first_stage/ft/tune']
+    expected += ['plain_as_teacher/seed0', 'timing/pkd', 'timing/ft']
     expected += ['tune/plain', *(f'tune/{m}/x{f}' for m in ('pkd', 'ft') for f in (1, 4))]
     for seed in (0, 1):
-        expected += [f'{name}/seed{seed}' for name in ('plain', 'plain_longer', 'self_distilled', 'pkd/x1', 'ft/x1')]
-        expected += [f'random_teacher/pkd/x1/seed{seed}', f'shuffled_teacher/ft/x1/seed{seed}']
+        expected += [f'{name}/seed{seed}' for name in ('plain', 'plain_longer', 'pkd/x1', 'ft/x1')]
+        expected += [f'self_distilled/pkd/x1/seed{seed}']
+        expected += [f'random_teacher/pkd/x1/seed{seed}', f'shuffled_teacher/pkd/x1/seed{seed}']
     assert sorted(names) == sorted(expected)
     assert names[:4] == ['teacher/trained', 'first_stage/ft', 'first_stage/ft/tune', 'teacher/tune']
 
@@ -117,10 +120,12 @@ def test_other_teachers_teach_at_the_tuned_weights(tmp_path, drawn):
     waiting = {cell.name for cell in cells.all([])}
     assert not any(name.startswith(('random', 'shuffled', 'self')) for name in waiting)
     listed = tuned(cells, 4.0)
-    assert {'random_teacher/pkd/x4/seed0', 'shuffled_teacher/ft/x4/seed1', 'self_distilled/seed0'} <= set(listed)
-    assert listed['self_distilled/seed0'].facts['factor'] == 4.0
+    assert {'random_teacher/pkd/x4/seed0', 'shuffled_teacher/pkd/x4/seed1', 'self_distilled/pkd/x4/seed0'} <= set(
+        listed
+    )
+    assert listed['self_distilled/pkd/x4/seed0'].facts['factor'] == 4.0
     published = {cell.name for cell in cells_of(tmp_path, drawn, **FULL).all([], 'published')}
-    assert {'random_teacher/pkd/x1/seed0', 'shuffled_teacher/ft/x1/seed1', 'self_distilled/seed0'} <= published
+    assert {'random_teacher/pkd/x1/seed0', 'shuffled_teacher/pkd/x1/seed1', 'self_distilled/pkd/x1/seed0'} <= published
 
 
 def test_needs_are_the_cells_whose_weights_are_read(tmp_path, drawn):
@@ -130,8 +135,8 @@ def test_needs_are_the_cells_whose_weights_are_read(tmp_path, drawn):
     assert needs['ft/x1/seed0'] == ('teacher/trained', 'first_stage/ft')
     assert needs['first_stage/ft'] == ('teacher/trained',) and needs['first_stage/ft/tune'] == ('teacher/tune',)
     assert needs['tune/ft/x4'] == ('teacher/tune', 'first_stage/ft/tune') and needs['tune/plain'] == ()
-    assert needs['random_teacher/pkd/x1/seed0'] == () and needs['self_distilled/seed1'] == ('plain/seed1',)
-    assert needs['shuffled_teacher/ft/x1/seed0'] == ('teacher/shuffled', 'first_stage/ft')
+    assert needs['random_teacher/pkd/x1/seed0'] == () and needs['self_distilled/pkd/x1/seed1'] == ('plain/seed1',)
+    assert needs['shuffled_teacher/pkd/x1/seed0'] == ('teacher/shuffled',)
 
 
 def test_with_inheritance_all_students_need_the_teacher(tmp_path, drawn):
@@ -152,8 +157,8 @@ def test_students_of_a_seed_start_from_one_file(tmp_path, drawn):
 
 def test_facts_tell_what_was_run(tmp_path, drawn):
     cells = tuned(cells_of(tmp_path, drawn, **FULL))
-    facts = cells['shuffled_teacher/ft/x1/seed1'].facts
-    wanted = dict(setting='toy', kind='student', role='method', method='ft', teacher='shuffled', factor=1.0, seed=1)
+    facts = cells['shuffled_teacher/pkd/x1/seed1'].facts
+    wanted = dict(setting='toy', kind='student', role='method', method='pkd', teacher='shuffled', factor=1.0, seed=1)
     assert wanted.items() <= facts.items() and (facts['split'], facts['batch_size'], facts['epochs']) == ('val', 8, 1)
     assert (
         cells['tune/pkd/x4'].facts['distill']['pkd']['weight']
@@ -199,11 +204,13 @@ def digests(*args, **kwargs) -> dict[str, str]:
 
 def test_digests_do_not_depend_on_folders(tmp_path, drawn, before):
     again = digests(tmp_path / 'two' / 'deeper', drawn, work='elsewhere', **FULL)
-    assert again == before and len(set(before.values())) == len(before)
+    assert again == before and len(set(before.values())) == len(before) - 1  # teacher and student have one length here
 
 
 def test_what_is_added_to_a_setting_leaves_the_other_cells_as_they_were(tmp_path, drawn, before):
-    assert digests(tmp_path, drawn, seeds=[1]).items() <= before.items()
+    after = digests(tmp_path, drawn, seeds=[1])
+    after.pop('timing/pkd')  # steps are timed with the first seed
+    assert after.items() <= before.items()
 
 
 def changed(tmp_path: Path, drawn: Path, before: dict[str, str], change=lambda folder: None, **bench) -> set[str]:
@@ -220,7 +227,7 @@ def test_the_teacher_changes_all_that_learn_from_it(tmp_path, drawn, before):
     def change(folder):
         write_config(folder / 'teacher.py', CONFIGS / 'retina_r18.py', 2)
 
-    own = {'plain/seed', 'plain_longer/seed', 'self_distilled/seed', 'tune/plain'}
+    own = {'plain/seed', 'plain_longer/seed', 'self_distilled/pkd/x1/seed', 'tune/plain'}
     expected = {name for name in before if name.rstrip('01') not in own}
     assert changed(tmp_path, drawn, before, change) == expected
 
@@ -232,7 +239,7 @@ def test_the_teachers_schedule_does_not_change_a_random_teacher(tmp_path, drawn,
 
     found = changed(tmp_path, drawn, before, change)
     assert 'pkd/x1/seed0' in found and 'teacher/shuffled' in found
-    assert not {'random_teacher/pkd/x1/seed0', 'plain/seed0', 'self_distilled/seed0'} & found
+    assert not {'random_teacher/pkd/x1/seed0', 'plain/seed0', 'self_distilled/pkd/x1/seed0'} & found
 
 
 def test_the_students_schedule_changes_students_only(tmp_path, drawn, before):
@@ -274,7 +281,7 @@ def test_seed_factor_and_device_are_in_the_digest(tmp_path, drawn):
     cells = cells_of(tmp_path, drawn, **FULL)
     method = cells.setting.methods['pkd']
     made = [cells.method(method, factor, seed).digest for factor in (1.0, 4.0) for seed in (0, 1)]
-    made += [cells.plain(0).digest, cells.plain(1).digest, cells.plain(0, longer=True).digest]
+    made += [cells.plain(0).digest, cells.plain(1).digest, cells.plain(0, 'plain_longer').digest]
     assert len(set(made)) == 7
     assert cells_of(tmp_path, drawn, device='cuda', **FULL).plain(0).digest != cells.plain(0).digest
 
@@ -339,8 +346,8 @@ def test_milestones_move_with_the_schedule():
     cfg = config(dict(type='EpochBasedTrainLoop', max_epochs=12), [step])
     assert stretch(cfg, 0.5) == 6
     got = cfg.param_scheduler[0]
-    assert (got.end, got.milestones) == (6, [4, 6])
-    assert rates(MultiStepLR, 6, **got) == pytest.approx([1, 1, 1, 1, 0.1, 0.1])
+    assert (got.end, got.milestones) == (6, [4, 5])  # the last before the end
+    assert rates(MultiStepLR, 6, **got) == pytest.approx([1, 1, 1, 1, 0.1, 0.01])
     cfg = config(dict(type='EpochBasedTrainLoop', max_epochs=24), [dict(type='MultiStepLR', milestones=[8, 22])])
     assert stretch(cfg, 1 / 24) == 1
     assert rates(MultiStepLR, 1, **cfg.param_scheduler[0]) == [1.0]  # no drop before the first step
@@ -371,3 +378,57 @@ def test_a_schedule_of_its_own_length_stays_as_it_is():
 def test_a_loop_without_a_length_is_an_error():
     with pytest.raises(ConfigError, match='expected max_epochs or max_iters'):
         stretch(config(dict(type='EpochBasedTrainLoop'), []), 1.0)
+
+
+def test_a_cell_that_tuning_has_not_come_to_has_a_name(tmp_path, drawn):
+    cells = cells_of(tmp_path, drawn, **FULL)
+    assert 'pkd/x4/seed1' not in {cell.name for cell in cells.all([])}
+    for name in ('pkd/x4/seed1', 'random_teacher/pkd/x4/seed0', 'self_distilled/pkd/x0.25/seed1'):
+        assert cells.named(name).name == name
+    assert cells.named('fgd/x4/seed1') is None and cells.named('pkd/x4') is None
+
+
+def test_a_shorter_run_has_a_shorter_warm_up_and_schedules_of_terms(tmp_path, drawn):
+    cells = cells_of(tmp_path, drawn, **{**FULL, 'methods': dict(ab={}, ctkd={}, pkd={}), 'tune': dict(length=0.5)})
+    methods = cells.setting.methods
+    full, half = (methods['ab'].distill(length=length)['ab']['schedule'] for length in (1.0, 0.5))
+    assert full == dict(end=2) and half == dict(end=1.0)
+    assert methods['ctkd'].distill(length=0.5)['ctkd']['loss']['T']['decay_loops'] == 5
+    assert cells.tune(methods['ab'], 1.0).facts['distill'] == methods['ab'].distill(length=0.5)
+    warm = dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=30)
+    cfg = config(dict(type='EpochBasedTrainLoop', max_epochs=12), [warm])
+    stretch(cfg, 0.5)
+    assert cfg.param_scheduler[0]['end'] == 15
+
+
+def test_a_factor_multiplies_what_the_method_says(tmp_path, drawn):
+    cells = cells_of(tmp_path, drawn, **{**FULL, 'methods': dict(ssdkd={}, pkd={})})
+    (plain,), (strong,) = (cells.setting.methods['ssdkd'].distill(factor).values() for factor in (1.0, 5.0))
+    assert strong['weight'] == plain['weight'] == 1.0
+    for name, ratio in dict(soft_weight=5, l2_weight=5, conf_weight=1, loc_weight=1).items():
+        assert strong['loss'][name] == pytest.approx(ratio * plain['loss'][name])
+    with pytest.raises(ConfigError, match="scales: no 'loss.nothing'"):
+        cells_of(tmp_path, drawn, **{**FULL, 'methods': dict(pkd=dict(scales=['loss.nothing']))})
+
+
+def test_weights_of_the_users_that_change_change_the_digest(tmp_path, drawn):
+    def digest(text: str, **student) -> str:
+        folder = tmp_path / text
+        folder.mkdir()
+        (tmp_path / 'start.pth').write_text(text)
+        write_pair(folder, **student)
+        return cells_of(folder, drawn, **FULL).plain(0).digest
+
+    start = dict(load_from=str(tmp_path / 'start.pth'))
+    assert len({digest('a'), digest('b', **start), digest('c', **start)}) == 3
+
+
+def test_shuffled_labels_are_as_frequent_as_the_real_ones(tmp_path, drawn):
+    cells = cells_of(tmp_path, drawn, **FULL)
+    (step,) = (
+        s for s in cells.teacher('shuffled').job.part.config.train_dataloader.dataset.pipeline if 'Shuffle' in s['type']
+    )
+    content = json.loads((tmp_path / 'data' / 'annotations' / 'train.json').read_text())
+    first = [c['id'] for c in content['categories']][0]
+    share = sum(box['category_id'] == first for box in content['annotations']) / len(content['annotations'])
+    assert step['frequencies'][0] == pytest.approx(share) and sum(step['frequencies']) == pytest.approx(1)
