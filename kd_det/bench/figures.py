@@ -192,6 +192,26 @@ class SettingFigures:
         return self.lengths[0] > self.lengths[1]
 
     @property
+    def as_teacher(self) -> Column | None:
+        """The plain student that saw as many images in training as the teacher; the longer run if that is as long."""
+        longer, (teacher, student) = self.students.get('plain_longer'), self.lengths
+        if 'plain_as_teacher' not in self.students and longer is not None and student and longer.cost is not None:
+            return longer if abs(longer.cost * student - teacher) < 0.01 * teacher else None
+        return self.students.get('plain_as_teacher')
+
+    def beside_longer(self) -> list[Difference] | None:
+        """Of methods that cost no more than the longer plain run: their mAP minus its, over the seeds of both.
+
+        None without a longer run.
+        """
+        longer = self.students.get('plain_longer')
+        if longer is None or longer.cost is None:
+            return None
+        cheap = [r.shown for r in self.rows if r.shown and r.shown.cost is not None and r.shown.cost <= longer.cost]
+        found = [paired_difference(column.values, longer.values) for column in cheap]
+        return [difference for difference in found if difference is not None]
+
+    @property
     def plain(self) -> Column | None:
         return self.students.get('plain')
 

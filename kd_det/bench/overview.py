@@ -45,10 +45,10 @@ class _Standing:
     def helps(self) -> bool:
         """Above zero with the interval in more than half of its settings, below zero with it in none, and on average.
 
-        In one or two settings: in all of them.
+        In one or two settings: in all of them. Settings with too few seeds for a verdict have no voice.
         """
-        verdicts = [column.verdict for column in self.columns.values()]
-        return 2 * self.clear > len(verdicts) and 'hurts' not in verdicts and self.score > 0
+        judged = [c for c in self.columns.values() if c.verdict != 'unclear' or len(c.gain.seeds) >= ENOUGH_SEEDS]
+        return 2 * self.clear > len(judged) and all(c.verdict != 'hurts' for c in judged) and self.score > 0
 
     @property
     def per_time(self) -> float | None:
@@ -108,7 +108,7 @@ def readme_section(records_by_setting: Records) -> str:
     ):
         if any(role in figures.students for figures in settings.values()):
             columns = [figures.students.get(role) for figures in settings.values()]
-            rows.append([title, *(say.gain_half(column.gain if column else None) for column in columns)])
+            rows.append([title, *(_cell(column, figures) for column, figures in zip(columns, settings.values()))])
     tuned = {name: {row.method.name for row in f.rows if row.tuned is not None} for name, f in settings.items()}
     untuned = False
     for standing in _standings(settings, lambda row: row.shown):
@@ -118,17 +118,27 @@ def readme_section(records_by_setting: Records) -> str:
             mark = ''
             if column is not None and standing.method.name not in tuned[name]:
                 mark, untuned = ' ‡', True
-            cells.append(say.gain_half(column.gain if column else None) + mark)
+            cells.append(_cell(column, settings[name]) + mark)
         rows.append([standing.method.title, *cells])
     table = markdown_table(['', *titles.values()], rows)
     about = (
         'Rows below the first two: mAP minus that of the plain student, points, mean over seeds ± half width of its '
-        '95 % interval (Student’s t, paired by seed); bold: clear of zero. Per seed the same steps, first weights, and '
-        'images in the same order; all methods of a column share the plain runs. '
+        '95 % interval (Student’s t, paired by seed); bold: clear of zero, each by itself. '
+        'Per seed the same steps, first weights, and images in the same order; all methods of a column share '
+        'the plain runs. '
         + ('The weight of each method was chosen on a part of the training images. ' if any(tuned.values()) else '')
         + ' '.join([*_seeds_of(settings, titles), *_longer_teachers(settings, titles)])
     )
     return f'{table}\n\n{about}' + (' ‡: published weights, not tuned.' if untuned else '')
+
+
+def _cell(column: Column | None, figures: SettingFigures) -> str:
+    """A gain; with the number of seeds where others have more."""
+    text = say.gain_half(column.gain if column else None)
+    if column is None or column.gain is None or column.gain.half is None:
+        return text
+    seeds = len(column.gain.seeds)
+    return text + (f' ({seeds} seeds)' if seeds < len(figures.seeds) else '')
 
 
 def _seeds_of(settings: Mapping[str, SettingFigures], titles: Mapping[str, str]) -> list[str]:
@@ -239,7 +249,7 @@ def choice_section(records_by_setting: Records) -> str:
     ):
         gains = {n: f.students[role] for n, f in settings.items() if role in f.students and f.students[role].gain}
         if gains:
-            lines.append(f'{words} {_figures(gains, total)}.')
+            lines.append(f'{words} {_figures(gains, total)}.' + (_beside(settings) if role == 'plain_longer' else ''))
     hurting = [s for s in shown if any(column.verdict == 'hurts' for column in s.columns.values())]
     if hurting:
         names = [f'{s.method.title} ({_worst(s, total)})' for s in hurting]
@@ -253,6 +263,14 @@ def choice_section(records_by_setting: Records) -> str:
     return '\n'.join(f'- {line}' for line in lines) + f'\n\n{_reading(settings)}'
 
 
+def _beside(settings: Mapping[str, SettingFigures]) -> str:
+    """What methods give at the cost of the longer plain run, over all settings."""
+    found = [figures.beside_longer() for figures in settings.values()]
+    known = [difference for differences in found for difference in differences or ()]
+    over = ', counted over the settings' if len([each for each in found if each]) > 1 else ''
+    return f' {say.beside(known)[0].upper()}{say.beside(known)[1:]}{over}.'
+
+
 def _reading(settings: Mapping[str, SettingFigures]) -> str:
     """How to read the sentences, and what not to believe them."""
     titles = _titles(settings)
@@ -262,7 +280,8 @@ def _reading(settings: Mapping[str, SettingFigures]) -> str:
         'training.',
         'Time with a ~ is rough.' if any(c.cost_from == 'runs' for c in columns) else '',
         'Tuned weights, or published ones where none were tuned.',
-        'Shown to help: above zero with the interval in more than half of the settings it ran in, below it in none.'
+        'Shown to help: above zero with the interval in more than half of the settings it ran in with enough '
+        'seeds, below it in none.'
         if len(settings) > 1
         else 'Shown to help: above zero with the interval.',
         'The best of many is flattered by being picked on the split that it is reported on, and all methods of a '
@@ -286,7 +305,8 @@ def _best(standings: Sequence[_Standing], among: int, total: int, own_weight: bo
 
 def _none(standings: Sequence[_Standing], total: int) -> str:
     """That none is shown to help, with the row of the largest mean."""
-    top = max(standings, key=lambda s: (s.score, s.method.name))
+    judged = [s for s in standings if any(c.gain.half is not None for c in s.columns.values())]
+    top = _wide(judged or standings, total)[0]
     names = say.few([s.method.title for s in standings])
     said = f'none of {names} is shown to help' if len(standings) > 1 else f'{names} is not shown to help'
     return f'{said}; the largest mean is that of {top.method.title}: {_figures(top.columns, total)}.'

@@ -51,8 +51,8 @@ def _title(figures: SettingFigures) -> str:
 def plot_gains(figures: SettingFigures, path: str | Path) -> Path:
     """Paired differences to the plain student with their intervals, published and tuned beside each other, best first.
 
-    A hollow mark has no interval (one seed). The axis shows all means; intervals may go beyond it. A method that
-    diverged with each seed has a word in place of a mark.
+    A line marks the longer plain run. A hollow mark has no interval (one seed). The axis shows all means; intervals may
+    go beyond it. A method that diverged with each seed has a word in place of a mark.
 
     Args:
         figures: Of one setting.
@@ -89,6 +89,11 @@ def plot_gains(figures: SettingFigures, path: str | Path) -> Path:
             )
         axes.plot([], [], color=colour, marker=marker, markersize=5, linewidth=1.4, label=label)
     axes.axvline(0, color='black', linewidth=1)
+    longer = figures.students.get('plain_longer')
+    if longer is not None and longer.gain is not None:
+        label = 'plain, longer' if longer.cost is None else f'plain, {longer.cost:.3g} × as long'
+        axes.axvline(100 * longer.gain.mean, color='black', linestyle='-.', linewidth=1, label=label)
+        means.append(100 * longer.gain.mean)
     gap = figures.gap
     if gap is not None and 0 < 100 * gap <= 1.6 * max(means):
         axes.axvline(100 * gap, color='0.4', linestyle='--', linewidth=1, label='teacher')

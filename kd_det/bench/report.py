@@ -17,7 +17,7 @@ from kd_det.bench.catalogue import method_or_new
 from kd_det.bench.figures import ENOUGH_SEEDS, Column, MethodRow, SettingFigures, collect, level_with
 from kd_det.bench.overview import choice_section, readme_section
 from kd_det.bench.plots import plot_gains, plot_pareto
-from kd_det.bench.statistics import Difference, holm, paired_difference
+from kd_det.bench.statistics import Difference, holm
 from kd_det.checkpoint import atomic_path
 from kd_det.visualization import markdown_table
 
@@ -145,7 +145,7 @@ class SettingReport:
             f'The teacher saw {teacher / student:.3g} times as many images in training as the students: '
             'the gap is also one of training length.'
         )
-        alone = self.figures.students.get('plain_as_teacher')
+        alone = self.figures.as_teacher
         if alone is None or alone.gain is None:
             return text + ' How much of it is was not measured.'
         closed = '' if alone.share is None else f', {say.share(alone.share)} of the gap'
@@ -224,11 +224,15 @@ class SettingReport:
                 )
         if self.summary['best']:
             level = [titles[name] for name in self.summary['level_with_best']]
+            tuned = any(row.tuned is not None for row in self.figures.rows)
+            of = 'Of the tuned methods (untuned ones at published weights)' if tuned else 'Of the methods'
             lines.append(
-                f'Of the tuned methods (untuned ones at published weights) {titles[self.summary["best"]]} is first; '
-                f'the seeds do not tell it from {say.few(level)}.'
-                if level
-                else f'{titles[self.summary["best"]]} is first, and the seeds tell it from every other method.'
+                f'{of} {titles[self.summary["best"]]} is first'
+                + (
+                    f'; the seeds do not tell it from {say.few(level)}.'
+                    if level
+                    else ', clearly above every other one.'
+                )
             )
         counts = {name: sum(len(self.summary[name][key]) for key in _VERDICTS) for name in _COLUMNS}
         if max(counts.values()) > 1:
@@ -247,26 +251,9 @@ class SettingReport:
         if longer is not None and longer.gain is not None:
             lines.append(
                 f'The plain student trained longer ({say.cost(longer.cost, longer.cost_from)} times the time) gains '
-                f'{say.gain(longer.gain)}; {self._beside(longer)}.'
+                f'{say.gain(longer.gain)}; {say.beside(self.figures.beside_longer() or [])}.'
             )
         return lines
-
-    def _beside(self, longer: Column) -> str:
-        """How many of the methods that cost no more than a longer plain run gain more, over the seeds of both."""
-        found = []
-        for row in self.figures.rows:
-            if row.shown is not None and None not in (row.shown.cost, longer.cost) and row.shown.cost <= longer.cost:
-                difference = paired_difference(row.shown.values, longer.values)
-                if difference is not None:
-                    found.append(difference)
-        if not found:
-            return 'no method with known time costs as little'
-        more = [difference for difference in found if difference.mean > 0]
-        clear = [difference for difference in found if difference.verdict == 'helps']
-        return (
-            f'of the methods that cost no more, {len(more)} of {len(found)} gain more, {len(clear)} with the interval '
-            'clear of zero'
-        )
 
     def _not_helping(self) -> str:
         rows = {row.method.name: row for row in self.figures.rows}

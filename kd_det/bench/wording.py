@@ -8,6 +8,7 @@ from kd_det.bench.statistics import Difference, Spread
 
 __all__ = [
     'NOTHING',
+    'beside',
     'cost',
     'enumerate_names',
     'few',
@@ -55,6 +56,18 @@ def gain_half(difference: Difference | None) -> str:
         return f'{signed(difference.mean)} (one seed)'
     text = f'{signed(difference.mean)} ± {100 * difference.half:.1f}'
     return text if difference.verdict == 'unclear' else f'**{text}**'
+
+
+def beside(differences: Sequence[Difference]) -> str:
+    """How many methods of those that cost no more than a longer plain run gain more than it does."""
+    if not differences:
+        return 'no method with known time costs as little'
+    more = sum(difference.mean > 0 for difference in differences)
+    clear = [difference.verdict for difference in differences].count('helps')
+    return (
+        f'of the methods that cost no more, {more} of {len(differences)} gain more, {clear} with the interval clear of '
+        'zero'
+    )
 
 
 def share(value: float | None) -> str:

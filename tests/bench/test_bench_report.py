@@ -424,6 +424,8 @@ def test_a_teacher_that_trained_longer_is_named(records):
     assert top < text.index('| teacher |') and 'the gap is also one of training length.' in text
     assert 'How much of it is was not measured.' in text and 'Teacher: 500 steps of 8 images.' in text
     assert 'The teacher trained for longer than the students.' in readme_section({'tiny': records})
+    same = [r | dict(steps=500) if r['role'] == 'plain_longer' else r for r in records]
+    assert 'trained for as long gains +4.0 [+3.9, +4.1], 40 % of the gap' in report_setting(same).markdown()
     alone = runs('plain_as_teacher', (0.06,), steps=500, data='long')
     text = report_setting(records + alone).markdown()
     # 6 points of the 12 between plain's 40 of seed 0 and the teacher's 52.
@@ -444,6 +446,10 @@ def test_longer_plain_run_is_beside_methods_that_cost_no_more(records):
     dear = [r | dict(cpu_seconds=80.0) if r['method'] == 'fgd' and r['role'] == 'method' else r for r in records]
     assert 'of the methods that cost no more, 0 of 2 gain more' in report_setting(dear).markdown()
     assert 'of the methods that cost no more, 1 of 3 gain more' in report_setting(records).markdown()
+    choice = choice_section({'tiny': records})
+    assert '1.50 × time). Of the methods that cost no more, 1 of 3 gain more' in sentence(choice, 'Without a teacher')
+    two = choice_section({'tiny': records, 'more': [r | dict(setting='more') for r in dear]})
+    assert 'Of the methods that cost no more, 1 of 5 gain more' in sentence(two, 'Without a teacher')
     all_dear = [r | dict(cpu_seconds=90.0) if r['role'] == 'method' else r for r in records]
     assert 'no method with known time costs as little' in report_setting(all_dear).markdown()
     better = runs('mgd/x1', (0.06, 0.06, 0.061), cpu_seconds=40.0)
@@ -606,6 +612,8 @@ def test_a_method_that_diverged_does_not_stretch_the_axis(records, tmp_path, mon
     assert drawn[0].get_xlim() == drawn[1].get_xlim() and not drawn[0].texts
     assert drawn[0].get_xlim()[0] < -2 and drawn[0].get_xlim()[1] > 6
     assert [text.get_text() for text in drawn[1].texts] == ['diverged with each seed']
+    longer = next(line for line in drawn[0].lines if line.get_label() == 'plain, 1.5 × as long')
+    assert longer.get_xdata()[0] == pytest.approx(4.0)
     titles = [label.get_text() for label in drawn[1].get_yticklabels()]
     assert titles == ['FGD', 'AT', 'KD', 'MGD'] and drawn[1].yaxis_inverted()
 
@@ -784,3 +792,15 @@ def test_no_effect_is_not_said_of_two_seeds():
     records = base() + runs('fgd/x1', (0.0, 0.01), seeds=(0, 1)) + runs('mgd/x1', (0.0, 0.01, -0.01))
     line = sentence(choice_section({'tiny': records}), 'Not shown to help')
     assert 'MGD (+0.0 [' in line and 'FGD' not in line
+
+
+def test_a_setting_with_few_seeds_has_no_voice():
+    whole = base() + runs('fgd/x1', (0.03, 0.03, 0.03))
+    begun = base() + runs('fgd/x1', (-0.01, 0.03), seeds=(0, 1)) + runs('pkd/x1', (0.05,), seeds=(0,))
+    begun = [r | dict(setting='begun') for r in begun]
+    text = choice_section({'whole': whole, 'begun': begun})
+    assert 'FGD: +3.0 [+2.9, +3.1] on `whole`' in sentence(text, 'The largest gain')
+    assert 'none of PKD and FGD is shown to help' in sentence(choice_section({'begun': begun}), 'The largest gain')
+    assert 'that of FGD: +1.0 [' in choice_section({'begun': begun}), 'one seed is no figure to lead with'
+    table = readme_section({'whole': whole, 'begun': begun})
+    assert row_of(table, 'FGD')[1:] == ['**+3.0 ± 0.1** ‡', '+1.0 ± 25.4 (2 seeds) ‡']
