@@ -193,11 +193,16 @@ class SettingFigures:
 
     @property
     def as_teacher(self) -> Column | None:
-        """The plain student that saw as many images in training as the teacher; the longer run if that is as long."""
-        longer, (teacher, student) = self.students.get('plain_longer'), self.lengths
-        if 'plain_as_teacher' not in self.students and longer is not None and student and longer.cost is not None:
-            return longer if abs(longer.cost * student - teacher) < 0.01 * teacher else None
-        return self.students.get('plain_as_teacher')
+        """The plain student that saw as many images in training as the teacher, of the most seeds.
+
+        The longer run counts if it is as long.
+        """
+        found, longer = self.students.get('plain_as_teacher'), self.students.get('plain_longer')
+        if longer is not None and longer.cost is not None and 0 not in self.lengths:
+            same = abs(longer.cost * self.lengths[1] - self.lengths[0]) < 0.01 * self.lengths[0]
+            if same and (found is None or len(longer.values) > len(found.values)):
+                return longer
+        return found
 
     def beside_longer(self) -> list[Difference] | None:
         """Of methods that cost no more than the longer plain run: their mAP minus its, over the seeds of both.
@@ -408,8 +413,10 @@ def _comparable(records: Sequence[Record]) -> tuple[list[Record], dict[str, list
 
     def taught(record: Record) -> bool:
         teacher = record.get('teacher')
-        if record['kind'] in ('teacher', 'timing') or teacher is None:
+        if record['kind'] in ('teacher', 'timing'):
             return True
+        if teacher is None:  # a plain student may have inherited parts
+            teacher = 'tune' if record['kind'] == 'tune' and 'teacher/tune' in last else 'trained'
         source = f'plain/seed{record["seed"]}' if teacher == 'self' else f'teacher/{teacher}'
         return same(record, 'teacher_weights', last.get(source))
 

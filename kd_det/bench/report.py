@@ -222,6 +222,13 @@ class SettingReport:
                     f'Best share of the gap, {words}: {titles[best["method"]]}, {say.share(best["share"])} '
                     f'({say.gain(best["gain"])}; bar one half: {_met(self.summary[name]["enough_gap"])}).'
                 )
+        longer = self.figures.students.get('plain_longer')
+        if longer is not None and longer.gain is not None:
+            lines.append(
+                'By time rather than steps: the plain student trained longer '
+                f'({say.cost(longer.cost, longer.cost_from)} times the time) gains '
+                f'{say.gain(longer.gain)}; {say.beside(self.figures.beside_longer() or [])}.'
+            )
         if self.summary['best']:
             level = [titles[name] for name in self.summary['level_with_best']]
             tuned = any(row.tuned is not None for row in self.figures.rows)
@@ -246,12 +253,6 @@ class SettingReport:
                 f'{max(counts.values())} methods without any effect, {0.025 * max(counts.values()):.1f} would be above '
                 'zero on average. Above zero after Holm’s correction for as many comparisons: '
                 f'{"; ".join(stay)}. The best of many is flattered by being picked on the split that it is reported on.'
-            )
-        longer = self.figures.students.get('plain_longer')
-        if longer is not None and longer.gain is not None:
-            lines.append(
-                f'The plain student trained longer ({say.cost(longer.cost, longer.cost_from)} times the time) gains '
-                f'{say.gain(longer.gain)}; {say.beside(self.figures.beside_longer() or [])}.'
             )
         return lines
 
@@ -327,6 +328,10 @@ class SettingReport:
         )
         plain = self.figures.holdout_plain
         plain = '' if plain is None else f' The plain student has {say.percent(plain)}.'
+        edges = [r for r in rows if len(r.holdout) > 1 and r.factor in (min(r.holdout), max(r.holdout))]
+        if edges:
+            names = say.enumerate_names([f'{r.method.title} ({r.factor:g})' for r in edges])
+            plain += f' At an end of what was tried, so that a better factor may lie beyond: {names}.'
         about = f'Bold: chosen.{plain} Trained without the holdout, which is split off the training images: {budget}'
         return f'{table}\n\n{about}'
 
