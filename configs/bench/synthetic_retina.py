@@ -12,7 +12,7 @@ bench = dict(
         logit_std={}, mgd={}, nst={}, ofa={}, ofd={}, pkd={}, pkt={}, qfl={}, reviewkd={}, rkd={}, sp={}, vid={},
     ),
     seeds=[0, 1, 2],
-    tune=dict(factors=[0.2, 1.0, 5.0, 25.0], length=0.5, holdout=0.2, seed=1000),
+    tune=dict(factors=[0.2, 1.0, 5.0, 25.0, 125.0], length=0.5, holdout=0.2, seed=1000),
     longer=2.0,
     as_long_as_teacher=True,
     self_distilled='fgd',

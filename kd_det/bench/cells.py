@@ -364,7 +364,8 @@ class Cells:
         facts |= dict(seed=self.setting.seeds[0], epochs=1)
         cell = self._distilled(name, facts, cfg, method, self.teacher('trained'), False, ['timing'])
         cell.job.plain, cell.images = self.setting.config('student'), 60 * cell.facts['batch_size']
-        cell.job.part.config.train_cfg.val_interval = 10**9
+        loop = cell.job.part.config.train_cfg  # it is left after some thirty steps, however many an epoch has
+        loop.update({key: 10**6 for key in ('max_epochs', 'max_iters', 'val_interval') if loop.get(key)})
         return cell
 
     def named(self, name: str) -> Cell | None:
@@ -511,7 +512,8 @@ class Cells:
             facts['basis'] = self.basis()
             facts['plan'] = self.plan()
         if facts['kind'] == 'tune':
-            facts['tune_basis'] = digest_of(self.basis(), self.setting.tune)
+            tune = {key: value for key, value in self.setting.tune.items() if key != 'factors'}
+            facts['tune_basis'] = digest_of(self.basis(), tune)
         self._made[name] = Cell(name, facts, part.digest, tuple(dict.fromkeys(needs)), job, images)
         return self._made[name]
 

@@ -100,18 +100,23 @@ def test_every_run_is_recorded(whole):
     records = whole.records()
     expected = {'teacher/trained', 'teacher/shuffled', 'teacher/tune', 'tune/plain'}
     expected |= {f'tune/{method}/x{factor}' for method in METHODS for factor in (1, 4)}
-    expected |= {f'{role}/seed0' for role in ('plain', 'plain_longer', 'self_distilled')}
-    expected |= {f'{method}/x1/seed0' for method in METHODS}
-    others = {name for name in records if name.startswith(('random_teacher/pkd/x', 'shuffled_teacher/pkd/x'))}
-    assert expected <= records.keys() and len(others) == 2
+    expected |= {f'{role}/seed0' for role in ('plain', 'plain_longer')}
+    expected |= {f'{method}/x1/seed0' for method in METHODS} | {f'timing/{method}' for method in METHODS}
+    starts = ('random_teacher/pkd/x', 'shuffled_teacher/pkd/x', 'self_distilled/pkd/x')
+    others = {name for name in records if name.startswith(starts)}
+    assert expected <= records.keys() and len(others) == 3
     assert all(re.fullmatch(r'(pkd|fitnet)/x4/seed0', name) for name in records.keys() - expected - others)
     for record in records.values():
-        assert record['setting'] == 'toy' and not record['diverged'] and 0 <= record['metrics']['mAP'] <= 1
-        assert record['repeat'] == f'python tools/kd_bench.py {whole.folder}/toy.py --only {record["cell"]}'
-        assert record['command'].startswith('python tools/kd_bench.py ') and '--jobs 2' in record['command']
+        assert record['setting'] == 'toy' and not record['diverged']
+        command = f'python tools/kd_bench.py {whole.folder}/toy.py --only {record["cell"]} --threads 1'
+        assert record['repeat'] == command
         assert record['versions']['torch'].split('+')[0] == torch.__version__.split('+')[0]
-        assert record['hardware']['threads'] == 1 and record['device'] == 'cpu' and record['parameters'] > 0
+        assert record['hardware']['threads'] == 1 and record['device'] == 'cpu'
         assert record['pair']['train_images'] == 24 and record['pair']['val_images'] == 8
+        if record['kind'] == 'timing':
+            assert record['metrics'] == {} and record['step_ratio'] > 1 and record['step_seconds']['plain'] > 0
+        else:
+            assert 0 <= record['metrics']['mAP'] <= 1 and record['parameters'] > 0
     assert {name: records[name]['steps'] for name in ('plain/seed0', 'plain_longer/seed0', 'tune/plain')} == {
         'plain/seed0': 3, 'plain_longer/seed0': 6, 'tune/plain': 3
     }  # fmt: skip
@@ -135,6 +140,8 @@ def test_teachers_and_methods_make_a_difference(whole):
             curves[name] = (*record['curve']['loss'], *record['curve']['distill_loss'])
     assert len(set(curves.values())) == len(curves) >= 7
     for name, record in records.items():
+        if record['kind'] == 'timing':
+            continue
         assert (record['curve']['distill_loss'][0] > 0) == (record['distill'] is not None), name
     finals = {weights_digest(state(whole.weights(name))) for name in ('plain/seed0', 'pkd/x1/seed0', 'fitnet/x1/seed0')}
     assert len(finals) == 3
@@ -142,7 +149,7 @@ def test_teachers_and_methods_make_a_difference(whole):
 
 
 def test_the_holdout_is_no_validation_image(whole):
-    folder = whole.work / 'toy' / 'split' / '0'
+    (folder,) = (whole.work / 'toy' / 'split').glob('0-*')
     stays, held = (json.loads((folder / f'{name}-train.json').read_text())['images'] for name in ('stays', 'holdout'))
     ids = [{image['id'] for image in part} for part in (stays, held)]
     assert (len(stays), len(held)) == (18, 6) and not ids[0] & ids[1]
@@ -217,9 +224,10 @@ def test_what_fails_fails_alone(toy, capsys, monkeypatch):
     assert 'FAILED toy: bad_stage/x1/seed0' not in out  # it was not tried
     for name in ('bad_tap/x1/seed0', 'first_stage/bad_stage', 'bad_stage/x1/seed0'):
         assert f'toy: {name}' in err
-    assert '3 runs failed, or need one that did' in err and err.count('\n') == 1
+    assert '5 runs failed, or need one that did' in err and err.count('\n') == 1
     new = {name: record for name, record in toy.records().items() if name not in before}
-    assert new.keys() == {'infinite/x1/seed0', 'ft/x1/seed0', 'first_stage/ft', 'own/x1/seed0'}
+    right = {'infinite/x1/seed0', 'ft/x1/seed0', 'first_stage/ft', 'own/x1/seed0'}
+    assert new.keys() - {'timing/infinite'} == right | {'timing/ft', 'timing/own'}
     assert new['infinite/x1/seed0']['diverged'] and new['infinite/x1/seed0']['metrics']['mAP'] == 0.0
     assert not new['own/x1/seed0']['diverged'] and new['own/x1/seed0']['curve']['distill_loss'][0] > 0
     stage = toy.records()['first_stage/ft']
@@ -236,7 +244,7 @@ def test_without_a_teacher_only_the_plain_student_is_left(tmp_path, capsys):
     assert toy.run() == 2
     out, err = capsys.readouterr()
     assert re.search('FAILED toy: teacher/trained: .*depth 19', out) and 'FAILED toy: pkd' not in out
-    assert '2 runs failed' in err and 'toy: pkd/x1/seed0' in err
+    assert '3 runs failed' in err and 'toy: pkd/x1/seed0' in err
     assert list(toy.records()) == ['plain/seed0']
 
 
@@ -269,28 +277,28 @@ def test_dry_run_only_and_methods_choose(tmp_path, capsys):
     toy.write(methods=['pkd', 'fitnet'], seeds=[0], longer=2, random_teacher=['fitnet'])
     assert toy.run('--dry-run') == 0
     names = ['teacher/trained', 'plain/seed0', 'pkd/x1/seed0', 'fitnet/x1/seed0', 'plain_longer/seed0']
-    names += ['random_teacher/fitnet/x1/seed0']
+    names += ['random_teacher/fitnet/x1/seed0', 'timing/pkd', 'timing/fitnet']
     out = capsys.readouterr().out
-    assert listed(out) == names and '0 finished, 6 to run' in out
+    assert listed(out) == names and '0 finished, 8 to run' in out
     assert not toy.results.exists() and not list(toy.work.rglob('*.pth'))
     assert toy.run('--dry-run', '--methods', 'pkd', 'mgd', '--seeds', '3') == 0
     expected = {'teacher/trained', 'plain/seed3', 'plain_longer/seed3', 'pkd/x1/seed3', 'mgd/x1/seed3'}
-    assert set(listed(capsys.readouterr().out)) == expected
+    assert set(listed(capsys.readouterr().out)) == expected | {'timing/pkd', 'timing/mgd'}
     assert toy.run('--dry-run', '--only', 'pkd', 'plain/') == 0
     assert set(listed(capsys.readouterr().out)) == {'teacher/trained', 'plain/seed0', 'pkd/x1/seed0'}
     assert toy.run('--dry-run', '--only', 'plain_longer') == 0
     assert listed(capsys.readouterr().out) == ['plain_longer/seed0']
     assert toy.run('--dry-run', '--tune', '1', '2', '--weights', 'tuned', '--methods', 'pkd') == 0
     expected = {'teacher/trained', 'teacher/tune', 'plain/seed0', 'plain_longer/seed0', 'tune/plain'}
-    assert set(listed(capsys.readouterr().out)) == {*expected, 'tune/pkd/x1', 'tune/pkd/x2'}
+    assert set(listed(capsys.readouterr().out)) == {*expected, 'tune/pkd/x1', 'tune/pkd/x2', 'timing/pkd'}
     assert toy.run('--dry-run', '--tune', '1', '2', '--only', 'pkd/x2/seed0') == 0  # a name that tuning may give
-    assert listed(capsys.readouterr().out) == []
+    assert listed(capsys.readouterr().out) == ['teacher/trained', 'pkd/x2/seed0']
 
 
 @pytest.mark.parametrize(
     'more, message',
     [
-        (['--only', 'pdk'], "--only: no cell begins with 'pdk'. Nearest: 'pkd"),
+        (['--only', 'pdk'], "--only: no cell is called 'pdk' by now. Nearest: 'pkd"),
         (['--methods', 'pdk'], "methods: no fragment 'pdk'"),
         (['--tune', '2', '3'], 'tune.factors: found [2.0, 3.0], expected 1'),
         (['--seeds', '1', '1'], 'seeds: found [1, 1]'),
@@ -338,15 +346,15 @@ def test_without_a_setting_and_with_weights_that_are_given(whole, tmp_path, monk
     more = ['--weights', 'published', '--work-dir', str(work), '--threads', '1']
     assert guarded(tool().main, [*words, *more]) == 0
     records = {r['cell']: r for r in read_records(work / 'results.jsonl')}
-    assert records.keys() == {'teacher/trained', 'plain/seed5', 'pkd/x1/seed5'}
-    teacher, plain, distilled = records.values()
+    assert records.keys() == {'teacher/trained', 'plain/seed5', 'pkd/x1/seed5', 'timing/pkd'}
+    teacher, plain, distilled, _ = records.values()
     assert teacher['steps'] == 0 and teacher['metrics'] == whole.records()['teacher/trained']['metrics']
     assert teacher['pair']['teacher_checkpoint'] == str(given)
     assert not list((work / 'own' / 'cells').glob('teacher*/*.pth'))
     assert plain['initial_weights'] == distilled['initial_weights'] and plain['data'] == distilled['data']
     assert plain['data'] != whole.records()['plain/seed0']['data']  # another seed, another order
 
-    (path,) = (work / 'own').glob('initial-seed5-*.pth')
+    (path,) = (work / 'teacher_student').glob('initial-seed5-*.pth')
     start, theirs, own = state(path), state(given), state(next((whole.work / 'toy').glob('initial-seed0-*.pth')))
     neck = [name for name in start if name.startswith('neck.')]
     same = [name for name in neck if torch.equal(start[name], theirs[name])]
@@ -356,11 +364,11 @@ def test_without_a_setting_and_with_weights_that_are_given(whole, tmp_path, monk
     assert any(name.startswith('neck.fpn_convs') for name in moved)
     head = 'bbox_head.cls_convs.0.conv.weight'
     assert start[head].shape == theirs[head].shape and not torch.equal(start[head], theirs[head])
-    assert sorted(p.suffix for p in (work / 'own').glob('initial-*')) == ['.log', '.pth']
+    assert sorted(p.suffix for p in (work / 'teacher_student').glob('initial-*')) == ['.log', '.pth']
 
     capsys.readouterr()
     repeat = plain['repeat'].split()
-    assert repeat[:2] == ['python', 'tools/kd_bench.py'] and repeat[-2:] == ['--only', 'plain/seed5']
+    assert repeat[:2] == ['python', 'tools/kd_bench.py'] and repeat[-4:-2] == ['--only', 'plain/seed5']
     assert guarded(tool().main, [*repeat[2:], *more, '--dry-run']) == 0  # it means the same run
     assert '1 finished, 0 to run' in capsys.readouterr().out
 

@@ -15,10 +15,10 @@ import torch
 from mmengine.config import Config
 
 import kd_det  # noqa: F401
-from kd_det.datasets import SyntheticSpec
-from kd_det.demo import DemoSettings, run_demo
 from kd_det.bench.display import Display
 from kd_det.bench.part import METRICS
+from kd_det.datasets import SyntheticSpec
+from kd_det.demo import DemoSettings, run_demo
 from kd_det.demo.run import available_methods
 from kd_det.errors import ConfigError
 from kd_det.registry import MODELS
