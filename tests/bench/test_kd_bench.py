@@ -411,7 +411,10 @@ def test_a_stop_in_the_middle_leaves_readable_results_and_no_processes(tmp_path,
     command = [sys.executable, ROOT / 'tools' / 'kd_bench.py', *toy.arguments('--only', 'plain')]
     environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
     with open(tmp_path / 'output', 'w') as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment, cwd=tmp_path)
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, env=environment, cwd=tmp_path,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # jobs in the background ignore it
+        )  # fmt: skip
         try:
             cells = toy.work / 'toy' / 'cells'
             wait_for(lambda: list(cells.glob('plain-seed1-*/console.log')), 240)
