@@ -103,8 +103,10 @@ class MethodRow:
 
     @property
     def shown(self) -> Column | None:
-        """The tuned column, else the published one: what was chosen without looking at the validation split."""
-        return self.tuned or self.published
+        """The tuned column, once it has as many seeds as the published one, else that; no validation image chose it."""
+        if self.tuned is None or (self.published is not None and len(self.tuned.values) < len(self.published.values)):
+            return self.published or self.tuned
+        return self.tuned
 
     @property
     def best_gain(self) -> float:

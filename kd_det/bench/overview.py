@@ -109,7 +109,7 @@ def readme_section(records_by_setting: Records) -> str:
         if any(role in figures.students for figures in settings.values()):
             columns = [figures.students.get(role) for figures in settings.values()]
             rows.append([title, *(_cell(column, figures) for column, figures in zip(columns, settings.values()))])
-    tuned = {name: {row.method.name for row in f.rows if row.tuned is not None} for name, f in settings.items()}
+    tuned = {s: {row.method.name for row in f.rows if row.shown is row.tuned} for s, f in settings.items()}
     untuned = False
     for standing in _standings(settings, lambda row: row.shown):
         cells = []

@@ -439,7 +439,10 @@ def write_report(
     files = {name: folder / name for name in ('report.md', 'report.csv', 'gains.png', 'pareto.png')}
     plot_gains(report.figures, files['gains.png'])
     plot_pareto(report.figures, files['pareto.png'])
-    for name, text in (('report.md', report.markdown(pictures=True)), ('report.csv', table.getvalue())):
+    page = (
+        report.markdown(pictures=True).replace('\n### ', '\n## ').removeprefix('#')
+    )  # by itself it begins with a title
+    for name, text in (('report.md', page), ('report.csv', table.getvalue())):
         with atomic_path(files[name]) as temporary:
             temporary.write_text(text, encoding='utf-8')
     return files

@@ -811,3 +811,12 @@ def test_a_setting_with_few_seeds_has_no_voice():
     assert 'that of FGD: +1.0 [' in choice_section({'begun': begun}), 'one seed is no figure to lead with'
     table = readme_section({'whole': whole, 'begun': begun})
     assert row_of(table, 'FGD')[1:] == ['**+3.0 ± 0.1** ‡', '+1.0 ± 25.4 (2 seeds) ‡']
+
+
+def test_tuned_runs_are_shown_once_they_have_all_seeds():
+    given = [*base(), *runs('fgd/x1', (0.1, 0.1, 0.1)), *tuning('fgd', x1=0.1, x5=0.3)]
+    tuned = runs('fgd/x5', (0.2, 0.2, 0.2))
+    (row,) = collect([*given, *tuned[:2]]).rows
+    assert row.shown is row.published and row.tuned is not None
+    (row,) = collect([*given, *tuned]).rows
+    assert row.shown is row.tuned and row.shown.gain.mean == pytest.approx(0.2)
