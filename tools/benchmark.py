@@ -25,6 +25,7 @@ from mmengine.config import DictAction
 from torch import nn
 
 import kd_det  # noqa: F401, registers everything
+from kd_det.bench.machine import resident
 from kd_det.detectors.plan import probe_batch
 from kd_det.engine import guarded, load_config
 from kd_det.errors import ConfigError
@@ -102,12 +103,6 @@ class Steps:
             torch.cuda.synchronize()
 
 
-def resident(name: str) -> int:
-    """Bytes of this process, from Linux: now (``VmRSS``) or at most so far (``VmHWM``)."""
-    (line,) = (line for line in Path('/proc/self/status').read_text().splitlines() if line.startswith(f'{name}:'))
-    return int(line.split()[1]) * 1024
-
-
 def peak(args: argparse.Namespace) -> float:
     """MiB that three steps of ``args.only`` need above both networks at rest. Its own process: a peak never sinks."""
     steps = Steps(args)
@@ -117,10 +112,10 @@ def peak(args: argparse.Namespace) -> float:
         rest = torch.cuda.memory_allocated()
     else:
         Path('/proc/self/clear_refs').write_text('5')  # forget the peak of the set-up
-        rest = resident('VmRSS')
+        rest = resident('VmRSS') * 2**20
     for _ in range(3):
         getattr(steps, args.only)()
-    top = torch.cuda.max_memory_allocated() if cuda else resident('VmHWM')
+    top = torch.cuda.max_memory_allocated() if cuda else resident('VmHWM') * 2**20
     return (top - rest) / 2**20
 
 

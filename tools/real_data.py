@@ -12,18 +12,17 @@ import argparse
 import hashlib
 import json
 import os
-import platform
 import shutil
 import statistics
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
 import kd_det  # noqa: F401, registers everything
 from kd_det.bench.display import Display
+from kd_det.bench.machine import processor, versions
 from kd_det.bench.part import METRICS, Part, initial_weights, output_to
 from kd_det.checkpoint import atomic_path
 from kd_det.demo.report import display_name
@@ -41,7 +40,6 @@ PARTS = dict(
     fgd='fgd_retina_r18_mobilenetv2_{}_cpu.py',
 )
 SPLITS = ('train', 'val')
-PACKAGES = ('torch', 'mmcv', 'mmengine', 'mmdet', 'mmrazor', 'pycocotools', 'numpy')
 MARK_BEGIN, MARK_END = '<!-- real:begin -->', '<!-- real:end -->'
 
 
@@ -179,14 +177,8 @@ def check_fairness(runs: list[dict]) -> None:
 
 
 def hardware() -> dict:
-    try:
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
-    except OSError:
-        lines = []
-    models = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
-    cpu = models[0] if models else platform.machine()
-    return dict(cpu=cpu, cores=os.cpu_count(), threads=torch.get_num_threads(), gpu=gpu)
+    return dict(cpu=processor(), cores=os.cpu_count(), threads=torch.get_num_threads(), gpu=gpu)
 
 
 def run(args: argparse.Namespace, display: Display | None = None) -> dict:
@@ -217,8 +209,7 @@ def run(args: argparse.Namespace, display: Display | None = None) -> dict:
     results = dict(
         command=args.command,
         finished=time.strftime('%Y-%m-%dT%H:%M:%S%z'),
-        versions=dict(kd_det=kd_det.__version__, python=platform.python_version())
-        | {package: version(package) for package in PACKAGES},
+        versions=versions(),
         hardware=hardware(),
         settings=dict(
             set=args.set,

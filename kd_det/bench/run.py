@@ -5,14 +5,12 @@ from __future__ import annotations
 import fcntl
 import multiprocessing
 import os
-import platform
 import shutil
 import statistics
 import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -21,14 +19,12 @@ import torch
 from kd_det.bench.cells import Cell, Cells
 from kd_det.bench.display import Display
 from kd_det.bench.ledger import Ledger
+from kd_det.bench.machine import processor, versions
 from kd_det.bench.setting import ROOT, Setting, leaves
 from kd_det.datasets.synthetic import SyntheticSpec, write_synthetic
 from kd_det.errors import ConfigError, did_you_mean
-from kd_det.version import __version__
 
 __all__ = ['BenchOptions', 'run_settings']
-
-PACKAGES = ('torch', 'mmcv', 'mmengine', 'mmdet', 'mmrazor', 'pycocotools', 'numpy')
 
 
 @dataclass
@@ -76,29 +72,14 @@ def prepare_data(setting: Setting) -> bool:
     return setting.synthetic is not None and write_synthetic(setting.data_root, SyntheticSpec(**setting.synthetic))
 
 
-def _versions() -> dict[str, str]:
-    found = dict(kd_det=__version__, python=platform.python_version())
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except ModuleNotFoundError:
-            found[package] = 'absent'
-    return found
-
-
 def _hardware(gpu: str | None, threads: int) -> dict[str, Any]:
-    try:
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
-    except OSError:
-        lines = []
-    models = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
     name = None
     if gpu is not None:
         shown = subprocess.run(
             ['nvidia-smi', '--query-gpu=name', '--format=csv,noheader', '-i', gpu], capture_output=True, text=True
         )
         name = shown.stdout.strip() or 'GPU'
-    return dict(cpu=models[0] if models else platform.machine(), cores=os.cpu_count(), threads=threads, gpu=name)
+    return dict(cpu=processor(), cores=os.cpu_count(), threads=threads, gpu=name)
 
 
 def _commit() -> str:
@@ -340,7 +321,7 @@ class _Bench:
             teacher_weights=self._teacher_weights(cell),
             pair=pair,
             tune=setting.tune if cell.facts['kind'] == 'tune' else None,
-            versions=_versions(),
+            versions=versions(),
             hardware=_hardware(slot, threads),
             commit=self.commit,
             finished=time.strftime('%Y-%m-%dT%H:%M:%S%z'),

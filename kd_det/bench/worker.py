@@ -27,6 +27,7 @@ from mmengine.utils import import_modules_from_strings
 
 import kd_det  # noqa: F401, registers everything
 from kd_det.bench.cells import Job
+from kd_det.bench.machine import resident
 from kd_det.bench.part import Part, figures, initial_weights, output_to
 from kd_det.checkpoint import atomic_path, load_checkpoint_safely, load_student
 from kd_det.compat import import_mmrazor
@@ -36,15 +37,6 @@ from kd_det.registry import MODELS
 
 import_mmrazor()  # half a second that each process would spend
 __all__ = ['run_job', 'work']
-
-
-def resident(field: str) -> float | None:
-    """MiB of this process, from Linux: now (``VmRSS``) or at most so far (``VmHWM``); None elsewhere."""
-    try:
-        lines = Path('/proc/self/status').read_text().splitlines()
-        return int(next(line.split()[1] for line in lines if line.startswith(field))) / 1024
-    except (OSError, StopIteration):
-        return None
 
 
 class _Peak:

@@ -11,10 +11,6 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import mmcv
-import mmdet
-import mmengine
-import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -22,6 +18,7 @@ from mmengine.registry import init_default_scope
 
 import kd_det
 from kd_det.bench.display import Display
+from kd_det.bench.machine import processor, versions
 from kd_det.bench.part import Part, detector_config, initial_weights, output_to, predict
 from kd_det.checkpoint import atomic_path
 from kd_det.datasets.synthetic import CLASSES, PALETTE, SyntheticSpec, write_synthetic
@@ -29,7 +26,6 @@ from kd_det.demo.report import demo_table, display_name, summarise, write_into_r
 from kd_det.engine import check_work_dir, load_config
 from kd_det.errors import ConfigError, KDDetError, did_you_mean
 from kd_det.registry import DATASETS
-from kd_det.version import __version__
 from kd_det.visualization import picture_sheet, plot_learning_curves
 
 __all__ = ['DemoSettings', 'run_demo']
@@ -120,26 +116,14 @@ def _load(settings: DemoSettings, name: str, seed: int) -> Config:
 
 
 def _versions() -> dict[str, str]:
-    return dict(
-        kd_det=__version__,
-        python=platform.python_version(),
-        torch=torch.__version__,
-        mmcv=mmcv.__version__,
-        mmengine=mmengine.__version__,
-        mmdet=mmdet.__version__,
-        numpy=np.__version__,
-    )
+    return versions(('torch', 'mmcv', 'mmengine', 'mmdet', 'numpy'))
 
 
 def _hardware() -> dict:
-    cpu = platform.processor() or platform.machine()
-    try:
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
-        cpu = next((line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')), cpu)
-    except OSError:
-        pass
     gpu = torch.cuda.get_device_name(0) if get_device() == 'cuda' else None
-    return dict(cpu=cpu, cores=os.cpu_count(), threads=torch.get_num_threads(), gpu=gpu, system=platform.system())
+    return dict(
+        cpu=processor(), cores=os.cpu_count(), threads=torch.get_num_threads(), gpu=gpu, system=platform.system()
+    )
 
 
 def _digest(*things: object) -> str:
