@@ -38,8 +38,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--inherit', nargs='+', help="parts of the student that start from the teacher's weights")
     parser.add_argument('--jobs', type=int, default=1, help='processes side by side, on each GPU if there are some')
     parser.add_argument('--gpus', nargs='+', default=[], metavar='N', help='GPUs to use (default: the CPU)')
-    parser.add_argument('--threads', type=int, help='of each process (default: cores / processes)')
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/bench'), help='weights, logs and reports')
+    parser.add_argument(
+        '--threads', type=int, help='of each process (default: cores / processes); OMP_NUM_THREADS is not read'
+    )
+    parser.add_argument(
+        '--work-dir', type=Path, default=Path('work_dirs/bench'), help='weights, logs and reports; a new one runs anew'
+    )
     parser.add_argument(
         '--results', type=Path, nargs='+', help='the JSON lines (default: <work-dir>/results.jsonl); several to report'
     )
@@ -47,13 +51,44 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--only', nargs='+', default=[], metavar='CELL', help='run only these cells: fgd, fgd/x5/seed0, teacher, …'
     )
-    parser.add_argument('--dry-run', action='store_true', help='list what would run, and stop')
-    parser.add_argument('--report', action='store_true', help='run nothing: report what the results hold')
+    parser.add_argument(
+        '--dry-run',
+        action='store_true',
+        help='list what would run, check it, and stop; draws a synthetic set, and writes the lists of the holdout',
+    )
+    parser.add_argument('--no-check', action='store_true', help='do not build each method before anything runs')
+    parser.add_argument(
+        '--report',
+        action='store_true',
+        help='run nothing: report what the results hold, all of it or the settings that are named',
+    )
     parser.add_argument('--write-readme', action='store_true', help='write README.md and docs/results from the results')
     parser.add_argument('--repo', type=Path, default=ROOT, help='where --write-readme finds README.md and docs')
     args = parser.parse_args(argv)
     args.results = args.results or [args.work_dir / 'results.jsonl']
+    wrong = _wrong(args)
+    if wrong:
+        parser.exit(2, f'error: {wrong}\n')
     return args
+
+
+def _wrong(args: argparse.Namespace) -> str | None:
+    """What a command line lacks or has too much of, told before anything slow is imported."""
+    if args.report:
+        return None
+    if len(args.results) > 1:
+        return f'--results: found {len(args.results)} files, expected one to run with.'
+    if args.settings:
+        both = args.teacher or args.student
+        return 'settings: found files and --teacher or --student; expected one or the other.' if both else None
+    needed = {'--teacher': args.teacher, '--student': args.student, '--methods': args.methods}
+    missing = [name for name, value in needed.items() if not value]
+    if len(missing) == len(needed):
+        return 'settings: missing; expected files, or --teacher, --student and --methods.'
+    if missing == ['--methods']:
+        return '--methods: missing; expected names of files in configs/_base_/distill, such as fgd mgd.'
+    there = [name for name in needed if name not in missing]
+    return f'{" and ".join(missing)}: missing; expected beside {" and ".join(there)}.' if missing else None
 
 
 def _flags(args: argparse.Namespace, names: Iterable[str]) -> list[str]:
@@ -73,30 +108,25 @@ def make_settings(args: argparse.Namespace) -> list:
         ConfigError: For what is missing or unknown.
     """
     from kd_det.bench.setting import load_setting, make_setting, only_methods
-    from kd_det.errors import ConfigError
 
     common = dict(seeds=args.seeds, inherit=args.inherit, data_root=args.data_root)
     common['teacher_checkpoint'] = args.teacher_checkpoint
     if args.tune:
         common['tune'] = dict(factors=args.tune)
     common = {key: value for key, value in common.items() if value is not None}
-    if args.settings and (args.teacher or args.student):
-        raise ConfigError('settings: found files and --teacher or --student; expected one or the other.')
     names = ('teacher', 'student', 'teacher_checkpoint', 'name', 'methods', 'seeds', 'tune', 'inherit', 'data_root')
     changed = shlex.join(_flags(args, names))
     if args.settings:
         settings = [load_setting(path, **common) for path in args.settings]
         for setting in settings:
             setting.source = f'{shlex.quote(setting.source)} {changed}'.rstrip()
-    elif args.teacher and args.student and args.methods:
+    else:
         given = dict(teacher=args.teacher, student=args.student, methods=args.methods, **common)
         if args.weights != 'published':
             given.setdefault('tune', {})
         settings = [
             make_setting(given, args.name or f'{Path(args.teacher).stem}_{Path(args.student).stem}', source=changed)
         ]
-    else:
-        raise ConfigError('settings: missing; expected files, or --teacher, --student and --methods.')
     if args.methods:
         for setting in settings:
             only_methods(setting, args.methods)
@@ -108,13 +138,12 @@ def main(argv: list[str] | None = None) -> None:
     from kd_det.bench.ledger import read_records
     from kd_det.bench.publish import REASONS, publish, read_reasons, write_reports
     from kd_det.bench.run import BenchOptions, run_settings
-    from kd_det.errors import ConfigError, KDDetError
+    from kd_det.errors import KDDetError
 
     failed = {}
+    names = {path.stem for path in args.settings}  # of the settings to report; all if none
     if args.report:
         records = [record for path in args.results for record in read_records(path)]
-    elif len(args.results) > 1:
-        raise ConfigError(f'--results: found {len(args.results)} files, expected one to run with.')
     else:
         options = BenchOptions(
             work_dir=args.work_dir,
@@ -125,19 +154,24 @@ def main(argv: list[str] | None = None) -> None:
             weights=args.weights,
             only=tuple(args.only),
             dry_run=args.dry_run,
+            check=not args.no_check,
         )
-        records, failed = run_settings(make_settings(args), options)
+        settings = make_settings(args)
+        names = {setting.name for setting in settings}
+        records, failed = run_settings(settings, options)
     if not args.dry_run:
-        for name, path in write_reports(records, args.work_dir, read_reasons(args.results[0].parent / REASONS)).items():
+        mine = [record for record in records if not names or record['setting'] in names]
+        for name, path in write_reports(mine, args.work_dir, read_reasons(args.results[0].parent / REASONS)).items():
             print(f'Report of {name}: {path}')
     if args.write_readme and not args.dry_run:
         print('Written:', ', '.join(map(str, publish(records, args.repo))))
     if failed:
-        names = ', '.join(f'{setting}: {cell}' for setting, cell in failed)
-        raise KDDetError(f'{len(failed)} runs failed, or need one that did: {names}.')
+        what = '1 run failed' if len(failed) == 1 else f'{len(failed)} runs failed, or need one that did'
+        raise KDDetError(f'{what}: {", ".join(f"{setting}: {cell}" for setting, cell in failed)}.')
 
 
 if __name__ == '__main__':
+    parse_args()  # what is wrong with the words, and --help, need no imports
     # waiting threads sleep: spinning ones make a step ten times as slow as soon as anything else runs on the machine
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
     from kd_det.engine import guarded

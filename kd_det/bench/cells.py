@@ -20,7 +20,7 @@ from kd_det.bench.holdout import split_off
 from kd_det.bench.part import Part, detector_config
 from kd_det.bench.setting import Method, Setting, leaves
 from kd_det.bench.statistics import choose_factor
-from kd_det.errors import ConfigError
+from kd_det.errors import ConfigError, DataError
 
 __all__ = ['Cell', 'Cells', 'Job']
 
@@ -28,6 +28,8 @@ __all__ = ['Cell', 'Cells', 'Job']
 PACKAGES = ('torch', 'mmcv', 'mmengine', 'mmdet')
 #: Seed of the weights of the teacher that was never trained.
 RANDOM_TEACHER_SEED = 10_000
+#: What to do about data that are not there.
+DATA_ROOT = 'If the data set lies elsewhere, --data-root DIR names its folder.'
 _PLACES = ('data_root', 'ann_file', 'checkpoint', 'paraphraser', 'filename', '_scope_', 'backend_args')
 
 
@@ -407,6 +409,20 @@ class Cells:
         part = self._part('first_stage', s.teacher_seed, cfg, name, source.digest)
         return self._keep(name, facts, Job(part, first_stage=True), (source.name,), holdout)
 
+    def models(self, method: Method) -> list[Config]:
+        """Configs of what a method trains, the first stage first, with teachers of random weights."""
+        made = [self.first_stage(method, False)] if method.first_stage else []
+        made.append(self.method(method, 1.0, self.setting.seeds[0]))
+        found = [copy.deepcopy(cell.job.part.config.model) for cell in made]
+        for model in found:
+            model.teacher.checkpoint = None
+        return found
+
+    def absent(self) -> list[Path]:
+        """Annotation files of teacher and student that do not exist."""
+        named = [path for who in ('teacher', 'student') for path in self._annotations(self.setting.config(who))]
+        return [path for path in dict.fromkeys(named) if not path.is_file()]
+
     # --- how they are made --------------------------------------------------------------------------------------------
 
     def _distilled(
@@ -542,7 +558,11 @@ class Cells:
 
     def _split(self, cfg: Config) -> None:
         tune = self.setting.tune
-        split_off(cfg, tune['holdout'], tune['seed'], self.folder / 'split')
+        try:
+            split_off(cfg, tune['holdout'], tune['seed'], self.folder / 'split')
+        except DataError as error:
+            hint = '' if not self.absent() else f' {DATA_ROOT}'
+            raise DataError(f'{error}{hint}') from error
 
     def _annotations(self, cfg: Config) -> list[Path]:
         loaders = (cfg.train_dataloader, cfg.get('val_dataloader'))

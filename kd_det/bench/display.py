@@ -8,11 +8,17 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-__all__ = ['Display']
+__all__ = ['Display', 'hours']
+
+
+def hours(seconds: float) -> str:
+    """Seconds as h:mm:ss."""
+    whole = int(seconds)
+    return f'{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}'
 
 
 def _clock(seconds: float) -> str:
-    return f'{int(seconds) // 60}:{int(seconds) % 60:02d}'
+    return hours(seconds) if seconds >= 3600 else f'{int(seconds) // 60}:{int(seconds) % 60:02d}'
 
 
 class Display:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
+import json
 import multiprocessing
 import os
 import shutil
@@ -15,16 +17,22 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
+from mmengine.utils import import_modules_from_strings
 
-from kd_det.bench.cells import Cell, Cells
-from kd_det.bench.display import Display
+from kd_det.bench.cells import DATA_ROOT, Cell, Cells
+from kd_det.bench.display import Display, hours
 from kd_det.bench.ledger import Ledger
 from kd_det.bench.machine import processor, versions
-from kd_det.bench.setting import ROOT, Setting, leaves
+from kd_det.bench.setting import ROOT, Setting, known_methods, leaves
 from kd_det.datasets.synthetic import SyntheticSpec, write_synthetic
-from kd_det.errors import ConfigError, did_you_mean
+from kd_det.errors import ConfigError, KDDetError, did_you_mean
+from kd_det.registry import MODELS
 
 __all__ = ['BenchOptions', 'run_settings']
+
+#: Guesses until finished runs say better: seconds of a process besides its steps (start, weights, evaluation), those of
+#: a plain step on one image, and how many plain steps a distilled one takes.
+_AROUND, _PER_IMAGE, _DISTILLED = 10.0, 0.01, 2.0
 
 
 @dataclass
@@ -39,7 +47,8 @@ class BenchOptions:
         threads: Of torch in each process; None to share the cores out.
         weights: ``'published'``, ``'tuned'`` or ``'both'``.
         only: Run only cells whose names begin so, and what they need.
-        dry_run: List the cells and stop.
+        dry_run: List the cells, check them and stop.
+        check: Build each method before anything runs, to see whether it fits the two networks.
     """
 
     work_dir: Path
@@ -50,6 +59,7 @@ class BenchOptions:
     weights: str = 'both'
     only: tuple[str, ...] = ()
     dry_run: bool = False
+    check: bool = True
 
     def slots(self) -> list[str | None]:
         """What each process may use: a GPU, or None."""
@@ -65,6 +75,7 @@ class _Running:
     steps: Any
     slot: str | None
     units: float
+    began: float
 
 
 def prepare_data(setting: Setting) -> bool:
@@ -105,7 +116,11 @@ class _Bench:
         self.cells = {s.name: Cells(s, options.work_dir / s.name, device) for s in settings}
         self.failed: dict[tuple[str, str], str] = {}
         self.running: list[_Running] = []
+        #: Seconds per image by setting and kind, and of distilled runs by setting and method, too; and what a process
+        #: takes besides, by setting.
         self.spent: dict[tuple[str, str], list[float]] = {}
+        self.spent_by_method: dict[tuple[str, str], list[float]] = {}
+        self.around: dict[str, list[float]] = {}
         self.finished = 0
         for record in self.ledger.records():
             self._learn(record)
@@ -144,7 +159,58 @@ class _Bench:
                 names += [given] if cells.named(given) is not None else []
             if not any(_under(name, (given,)) for name in names):
                 known = dict.fromkeys([*(name.split('/')[0] for name in names), *names])
+                methods = list(dict.fromkeys(name for setting in self.settings for name in setting.methods))
+                others = {*known_methods(), *(name for setting in self.settings for name in setting.left_out)}
+                other = next((part for part in given.split('/') if part in others - {*methods}), None)
+                if other is not None:
+                    raise ConfigError(
+                        f'--only: {given!r}: {other!r} is not among --methods, or those of the setting: '
+                        f'{", ".join(methods)}.'
+                    )
                 raise ConfigError(f'--only: no cell is called {given!r} by now.{did_you_mean(given, known)}')
+
+    def announce(self, missing: Sequence[Cell], done: int) -> None:
+        """Show what there is to run, and for how long."""
+        costs, later = [self.cost(cell) for cell in missing], self._expected()
+        for cell, seconds in zip(missing, costs):
+            self.display.say(f'{cell.facts["setting"]}: {cell.name}  (about {hours(seconds)})')
+        text = f'{done} finished, {len(missing)} to run'
+        text += f' and {len(later)} that tuning has yet to name' if later else ''
+        if missing:
+            total = max(sum(costs + later) / len(self.slots), *costs)
+            text += f', about {hours(total)} in all with --jobs {self.options.jobs}'
+            text += f' on each of {len(self.options.gpus)} GPUs' if len(self.options.gpus) > 1 else ''
+        unknown = {cell.facts['setting'] for cell in missing} - {name for name, _ in self.spent}
+        text += f' (guessed: no run of {", ".join(sorted(unknown))} is finished)' if unknown else ''
+        self.display.say(text)
+
+    def check(self, missing: Sequence[Cell]) -> None:
+        """Look for the annotation files, and build each method that has cells to run.
+
+        Raises:
+            ConfigError: For all that cannot run, at once.
+        """
+        problems: list[str] = []
+        for setting in self.settings:
+            cells, mine = self.cells[setting.name], [c for c in missing if c.facts['setting'] == setting.name]
+            if not mine:
+                continue
+            problems += [f"{setting.name}: '{path}' does not exist. {DATA_ROOT}" for path in cells.absent()]
+            names = list(dict.fromkeys(c.facts['method'] for c in mine if c.facts['method']))
+            if not names:
+                continue
+            self.display.say(f'{setting.name}: checking whether {", ".join(names)} fit (--no-check leaves this out)')
+            import_modules_from_strings(cells.imports)
+            reasons: dict[str, list[str]] = {}
+            for name in names:
+                text = _misfit(cells, name)
+                if text is not None:
+                    reasons.setdefault(text, []).append(name)
+            problems += [f'{setting.name}: {", ".join(those)}: {text}' for text, those in reasons.items()]
+        if problems:
+            lines = [problem.replace('\n', '\n  ') for problem in problems]
+            what = f'{lines[0]} ' if len(lines) == 1 else '\n- '.join([f'{len(lines)} errors:', *lines]) + '\n'
+            raise ConfigError(f'{what}--no-check lets the others run.')
 
     def _record(self, cell: Cell) -> dict | None:
         """Its record, unless it learnt from a teacher that has been trained anew, to other weights, since."""
@@ -182,18 +248,39 @@ class _Bench:
     def _learn(self, record: dict) -> None:
         images = record['steps'] * record['batch_size']
         if images and record['train_seconds'] and not record['diverged']:  # of a broken epoch none are counted
-            key = (record['setting'], 'distilled' if record.get('distill') else record['kind'])
-            self.spent.setdefault(key, []).append(record['train_seconds'] / images)
+            distilled, each = bool(record.get('distill')), record['train_seconds'] / images
+            key = (record['setting'], 'distilled' if distilled else record['kind'])
+            self.spent.setdefault(key, []).append(each)
+            if distilled:
+                self.spent_by_method.setdefault((record['setting'], record.get('method')), []).append(each)
+        if record.get('wall_seconds') is not None:
+            around = max(0.0, record['wall_seconds'] - record['train_seconds'])
+            self.around.setdefault(record['setting'], []).append(around)
 
     def cost(self, cell: Cell) -> float:
         """Seconds that a cell will take: from finished ones of its kind, else of any, else a guess."""
-        kind = 'distilled' if cell.facts['distill'] else cell.facts['kind']
-        known = self.spent.get((cell.facts['setting'], kind)) or [x for v in self.spent.values() for x in v] or [0.01]
-        return max(1.0, cell.images * statistics.median(known))
+        known = self.around.get(cell.facts['setting']) or [x for each in self.around.values() for x in each]
+        around = statistics.median(known) if known else _AROUND
+        return max(1.0, around + cell.images * self._per_image(cell))
 
-    def _expected(self) -> float:
-        """Seconds of tuned cells that cannot be named yet."""
-        total = 0.0
+    def _per_image(self, cell: Cell) -> float:
+        setting, distilled = cell.facts['setting'], bool(cell.facts['distill'])
+        kinds = ('distilled',) if distilled else (cell.facts['kind'], 'student', 'tune')
+        near = [self.spent.get((setting, kind)) for kind in kinds]
+        if distilled:
+            near.insert(0, self.spent_by_method.get((setting, cell.facts['method'])))
+        for known in filter(None, near):
+            return statistics.median(known)
+        plain = {
+            key: [x / (_DISTILLED if key[1] == 'distilled' else 1.0) for x in each] for key, each in self.spent.items()
+        }
+        here = [x for (name, _), each in plain.items() if name == setting for x in each]
+        known = here or [x for each in plain.values() for x in each] or [_PER_IMAGE]
+        return statistics.median(known) * (_DISTILLED if distilled else 1.0)
+
+    def _expected(self) -> list[float]:
+        """Seconds of each tuned cell that cannot be named yet."""
+        total: list[float] = []
         for setting in self.settings:
             if setting.tune is None or self.options.weights == 'published' or self.options.only:
                 continue
@@ -202,7 +289,7 @@ class _Bench:
                 if cells.chosen(method, records) is None:
                     others = (*setting.random_teacher, *setting.shuffled_teacher, setting.self_distilled)
                     runs = len(setting.seeds) * (1 + others.count(method.name))
-                    total += runs * self.cost(cells.method(method, 1.0, setting.seeds[0]))
+                    total += [self.cost(cells.method(method, 1.0, setting.seeds[0]))] * runs
         return total
 
     # --- running ------------------------------------------------------------------------------------------------------
@@ -248,14 +335,19 @@ class _Bench:
         receive, send = context.Pipe(duplex=False)
         theirs, ours = context.Pipe(duplex=False)
         steps = context.Value('l', 0, lock=False)
-        shutil.rmtree(cell.job.part.folder, ignore_errors=True)
+        folder, name = cell.job.part.folder, f'{cell.facts["setting"]}: {cell.name}'
+        kept = _put_aside(folder)
+        if kept is not None:
+            self.display.say(f'{name}: what an earlier run left is kept in {kept}')
+        self.display.say(f'running {name}, log {folder}/console.log')
         process = context.Process(target=work, args=(cell.job, self.threads, slot, steps, send, theirs))
         if slot is not None:
             os.environ['CUDA_VISIBLE_DEVICES'] = slot  # a spawned process has it before it imports anything
         process.start()
         send.close()
         theirs.close()
-        self.running.append(_Running(cell, process, receive, ours, steps, slot, self.cost(cell)))
+        began = time.perf_counter()
+        self.running.append(_Running(cell, process, receive, ours, steps, slot, self.cost(cell), began))
 
     def _wait(self) -> None:
         """Until one process is done; shows progress meanwhile."""
@@ -284,6 +376,10 @@ class _Bench:
             return
         old = self._record(cell)
         record = self._complete(cell, result, each.slot)
+        record['wall_seconds'] = round(time.perf_counter() - each.began, 2)
+        folder = cell.job.part.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _FINISHED).write_text(json.dumps(record) + '\n', encoding='utf-8')
         if old is not None and old['metrics'] != record['metrics']:
             self.display.say(
                 f'{name}: trained again, because its weights were gone; mAP {old["metrics"].get("mAP")} became '
@@ -333,7 +429,7 @@ class _Bench:
 
     def _plan(self, waiting: list[Cell], done: int) -> None:
         running = sum(each.units for each in self.running)
-        self.display.total = self.finished + running + sum(map(self.cost, waiting)) + self._expected()
+        self.display.total = self.finished + running + sum(map(self.cost, waiting)) + sum(self._expected())
         self.counts = (done, len(waiting) + len(self.running))
 
     def _shares(self) -> list[float]:
@@ -346,12 +442,38 @@ class _Bench:
         done = self.finished + sum(share * each.units for share, each in zip(self._shares(), self.running))
         left = max(0.0, self.display.total - done) / len(self.slots)
         finished, open_ = self.counts
-        return f'{finished + 1} of {finished + open_}, about {int(left) // 60}:{int(left) % 60:02d} left'
+        return f'{finished + 1} of {finished + open_}, about {hours(left)} left'
 
     def _show(self) -> None:
         parts = [f'{each.cell.name} {share:.0%}' for share, each in zip(self._shares(), self.running)]
         self.display.done = self.finished + sum(s * each.units for s, each in zip(self._shares(), self.running))
         self.display.start(', '.join(parts))
+
+
+#: The record of a finished run, in its folder.
+_FINISHED = 'record.json'
+
+
+def _put_aside(folder: Path) -> Path | None:
+    """Rename the folder of a finished run and return its new name; remove what a stop in the middle left."""
+    if not any((folder / name).is_file() for name in (_FINISHED, 'done.json')) and not any(folder.glob('*.pth')):
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
+    names = (folder.with_name(f'{folder.name}.{number}') for number in itertools.count(1))
+    return folder.rename(next(name for name in names if not name.exists()))
+
+
+def _misfit(cells: Cells, method: str) -> str | None:
+    """Why a method cannot be built on the two networks; None if it can."""
+    try:
+        for model in cells.models(cells.setting.methods[method]):
+            with MODELS.switch_scope_and_registry('mmdet') as registry:
+                registry.build(model)
+    except KDDetError as error:
+        return str(error)
+    except Exception as error:  # as a run would end with it
+        return f'{type(error).__name__}: {error}'
+    return None
 
 
 def _under(name: str, given: Sequence[str]) -> bool:
@@ -417,13 +539,18 @@ def run_settings(
                     display.say(f'Drew the synthetic set in {setting.data_root}')
             bench = _Bench(settings, options, display)
             bench.check_only()
+            missing, done = bench.todo()
             if options.dry_run:
-                missing, done = bench.todo()
-                for cell in missing:
-                    display.say(f'{cell.facts["setting"]}: {cell.name}  (about {bench.cost(cell):.0f} s)')
-                display.say(f'{done} finished, {len(missing)} to run')
-            else:
+                bench.announce(missing, done)
+            if options.check:
+                bench.check(missing)
+            if not options.dry_run and missing:
                 bench.run()
+            elif not missing and not options.dry_run:
+                display.say(
+                    f'{done} finished already, in {options.results}: nothing to run. '
+                    'To repeat them, name a new folder, --work-dir NEW, and no --results.'
+                )
             return bench.ledger.records(), bench.failed
     finally:
         lock.close()

@@ -157,6 +157,7 @@ class Setting:
 
     def __post_init__(self) -> None:
         self._configs: dict[str, Config] = {}
+        self.left_out: tuple[str, ...] = ()  # methods that --methods did not name
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(f'seeds: found {list(self.seeds)}, expected at least one, each once.')
         for key in ('random_teacher', 'shuffled_teacher'):
@@ -234,11 +235,18 @@ def _fragment(name: str) -> Config:
     path = Path(name) if name.endswith('.py') else FRAGMENTS / f'{name}.py'
     if path not in _loaded:
         if not path.is_file():
-            known = known_methods()
-            raise ConfigError(f'methods: no fragment {name!r}; expected a path or one of configs/_base_/distill.'
-                              f'{did_you_mean(name, known)}')  # fmt: skip
+            own = name.endswith('.py')
+            where = f"'{path.parent.resolve() if own else FRAGMENTS}'"
+            raise ConfigError(_no_fragment(name, [where]))
         _loaded[path] = load_config(path)
     return copy.deepcopy(_loaded[path])
+
+
+def _no_fragment(name: str, folders: list[str]) -> str:
+    return (
+        f'methods: no fragment {name!r} in {" or ".join(folders)}; expected the name of one in '
+        f'configs/_base_/distill, or a path that ends in .py.{did_you_mean(name, known_methods())}'
+    )
 
 
 def known_methods() -> list[str]:
@@ -304,7 +312,7 @@ def load_setting(path: str | Path, **changes: Any) -> Setting:
     path = Path(path)
     content = load_config(path, key='setting')
     if not isinstance(content.get('bench'), dict):
-        raise ConfigError(f"{path}: 'bench' is missing; expected bench = dict(teacher=…, student=…, methods=[…]).")
+        raise ConfigError(f"{path}: 'bench' is missing; expected bench = dict(teacher=…, student=…, methods=dict(…)).")
     given = content.bench.to_dict()
     changes = {k: v for k, v in changes.items() if v is not None}
     if isinstance(changes.get('tune'), Mapping) and isinstance(given.get('tune'), Mapping):
@@ -343,11 +351,19 @@ def make_setting(given: Mapping[str, Any], name: str, folder: Path | None = None
 
 
 def _beside(method: Any, folder: Path | None) -> Any:
-    """What a setting says about a method, with fragments that lie in the setting's folder named in full."""
+    """What a setting says about a method, with fragments that lie in the setting's folder named in full.
+
+    Raises:
+        ConfigError: If a file is neither there nor in the current folder.
+    """
     if not isinstance(method, Mapping) or folder is None:
         return method
     names = {key: str(method[key]) for key in ('fragment', 'first_stage') if method.get(key)}
     paths = {key: folder / name for key, name in names.items() if name.endswith('.py')}
+    for key, path in paths.items():
+        if not path.is_file() and not Path(names[key]).is_file():
+            folders = [path.parent.resolve(), Path(names[key]).parent.resolve()]
+            raise ConfigError(_no_fragment(names[key], [f"'{each}'" for each in dict.fromkeys(folders)]))
     return {**method, **{key: str(path) for key, path in paths.items() if path.is_file()}}
 
 
@@ -358,6 +374,7 @@ def only_methods(setting: Setting, names: list[str]) -> None:
         ConfigError: For a name that is neither in the setting nor a fragment.
     """
     chosen = {name: setting.methods.get(name) or make_method(name) for name in names}
+    setting.left_out = tuple(name for name in setting.methods if name not in chosen)
     setting.methods = chosen
     setting.random_teacher = tuple(name for name in setting.random_teacher if name in chosen)
     setting.shuffled_teacher = tuple(name for name in setting.shuffled_teacher if name in chosen)

@@ -277,6 +277,23 @@ def test_tuning_options_change_only_what_is_tuned(tmp_path, drawn, before):
     assert len(found) == 7
 
 
+def test_models_to_try_have_teachers_without_weights(tmp_path, drawn):
+    cells = cells_of(tmp_path, drawn, **FULL)
+    before = {cell.name: cell.digest for cell in cells.all([])}
+    (pkd,), (stage, ft) = (cells.models(cells.setting.methods[name]) for name in ('pkd', 'ft'))
+    assert [m.type for m in (pkd, stage, ft)] == ['kd_det.DistillDetector', 'kd_det.ParaphraserTrainer', pkd.type]
+    assert all(model.teacher.checkpoint is None for model in (pkd, stage, ft))
+    assert cells.method(cells.setting.methods['pkd'], 1.0, 0).job.part.config.model.teacher.checkpoint  # a copy
+    assert {cell.name: cell.digest for cell in cells.all([])} == before
+
+
+def test_annotation_files_that_are_not_there(tmp_path, drawn):
+    cells = cells_of(tmp_path, drawn, **FULL)
+    assert cells.absent() == []
+    (tmp_path / 'data' / 'annotations' / 'val.json').unlink()
+    assert cells.absent() == [tmp_path / 'data' / 'annotations' / 'val.json']
+
+
 def test_seed_factor_and_device_are_in_the_digest(tmp_path, drawn):
     cells = cells_of(tmp_path, drawn, **FULL)
     method = cells.setting.methods['pkd']

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from toy_bench import CONFIGS, IMAGES, write_config, write_setting
+from toy_bench import CONFIGS, IMAGES, ROOT, write_config, write_setting
 
-from kd_det.bench.setting import known_methods, load_setting, make_method, make_setting, merge, only_methods
+from kd_det.bench.setting import (
+    Method,
+    Setting,
+    known_methods,
+    load_setting,
+    make_method,
+    make_setting,
+    merge,
+    only_methods,
+)
 from kd_det.engine import load_config
 from kd_det.errors import ConfigError, DataError
 
@@ -65,7 +76,7 @@ def test_missing_things_are_named(tmp_path):
     refuse(tmp_path, r'bench\.methods: missing', methods=[])
     path = tmp_path / 'none.py'
     path.write_text('x = 1\n')
-    with pytest.raises(ConfigError, match="'bench' is missing"):
+    with pytest.raises(ConfigError, match=r"'bench' is missing; expected .*methods=dict\(…\)"):
         load_setting(path)
     with pytest.raises(ConfigError, match='setting: .* does not exist'):
         load_setting(tmp_path / 'absent.py')
@@ -180,6 +191,16 @@ def test_own_fragments_lie_beside_the_setting_or_where_one_stands(tmp_path, monk
     assert two.distill(fragment=two.first_stage)['a']['weight'] == 2.0
 
 
+def test_a_fragment_that_is_nowhere_names_the_folders(tmp_path, monkeypatch):
+    (tmp_path / 'here').mkdir()
+    monkeypatch.chdir(tmp_path / 'here')
+    for methods in (dict(one=dict(fragment='own.py')), dict(one=dict(fragment='ft', first_stage='own.py'))):
+        refuse(tmp_path, rf"no fragment 'own.py' in '{tmp_path}' or '{tmp_path}/here'; expected", methods=methods)
+    refuse(tmp_path, rf"no fragment 'own' in '{CONFIGS.parents[1]}/_base_/distill'; .* ends in \.py", methods=['own'])
+    with pytest.raises(ConfigError, match=rf"no fragment 'own.py' in '{tmp_path}/here'"):
+        make_method('own.py')
+
+
 def test_modules_that_fragments_import_are_known(tmp_path):
     path = tmp_path / 'own.py'
     path.write_text(
@@ -204,6 +225,7 @@ def test_only_keeps_adds_and_drops(tmp_path):
     assert (setting.random_teacher, setting.shuffled_teacher, setting.self_distilled) == (('pkd',), (), None)
     with pytest.raises(ConfigError, match="no fragment 'mgdd'"):
         only_methods(setting, ['mgdd'])
+    assert setting.left_out == ('fitnet',)
     assert {'fgd', 'pkd', 'ft_paraphraser'} <= set(known_methods())
 
 
@@ -255,3 +277,27 @@ def test_options_that_do_not_fit_are_named(tmp_path):
     setting = load_setting(write_setting(tmp_path, options={'param_scheduler.7.end': 3}))
     with pytest.raises(ConfigError, match=r'param_scheduler\.7\.end'):
         setting.config('student')
+
+
+# --- what the page says -----------------------------------------------------------------------------------------------
+
+PAGE = (ROOT / 'docs' / 'benchmark.md').read_text()
+
+
+def test_the_tiny_setting_of_the_page_loads(tmp_path):
+    (text,) = (block for block in re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL) if '# tiny.py' in block)
+    (tmp_path / 'configs').symlink_to(ROOT / 'configs')  # it lies in the folder of the repository
+    (tmp_path / 'tiny.py').write_text(text)
+    setting = load_setting(tmp_path / 'tiny.py')
+    for who in ('teacher', 'student'):
+        cfg = setting.config(who)
+        assert cfg.train_cfg.max_epochs == 2 and [s.get('T_max') for s in cfg.param_scheduler] == [None, 2]
+        assert {step.scale for step in steps(cfg, 'train_dataloader', 'Resize')} == {(64, 64)}
+        assert cfg.train_dataloader.batch_size == 8
+    assert all(method.distill() for method in setting.methods.values())
+
+
+def test_the_page_has_a_row_for_each_key():
+    rows = re.findall(r'^\| `(\w+)` \|', PAGE, re.MULTILINE)
+    keys = [f.name for f in fields(Setting) if f.name not in ('name', 'source')]
+    assert rows == [*keys, *(f.name for f in fields(Method) if f.name != 'name')]

@@ -64,7 +64,10 @@ class Toy:
 
     def run(self, *more: str) -> int:
         """Exit status of the command, run in this process."""
-        return guarded(tool().main, self.arguments(*more))
+        try:
+            return guarded(tool().main, self.arguments(*more))
+        except SystemExit as stop:  # of the words of the command
+            return stop.code
 
     def records(self) -> dict[str, dict]:
         return {record['cell']: record for record in read_records(self.results)}
@@ -160,14 +163,33 @@ def test_the_holdout_is_no_validation_image(whole):
 
 def test_a_second_call_runs_nothing(whole, capsys):
     before, stamp = whole.results.read_bytes(), whole.results.stat().st_mtime_ns
-    assert whole.run() == 0 and 'mAP' not in capsys.readouterr().out.split('Report')[0]
+    assert whole.run() == 0
+    out = capsys.readouterr().out
+    assert f'{len(whole.records())} finished already, in {whole.results}: nothing to run.' in out
+    assert '--work-dir NEW' in out and 'running' not in out and 'checking' not in out
     assert (whole.results.read_bytes(), whole.results.stat().st_mtime_ns) == (before, stamp)
     assert whole.run('--dry-run') == 0
     assert f'{len(whole.records())} finished, 0 to run' in capsys.readouterr().out
 
 
-def test_a_run_whose_record_is_gone_is_repeated_with_equal_outcome(toy):
+def test_the_command_of_a_line_repeats_the_run_in_a_new_folder(whole, tmp_path, capsys):
+    before, old = whole.results.read_bytes(), whole.records()['plain/seed0']
+    words = old['repeat'].split()[2:]
+    work = tmp_path / 'again'
+    assert guarded(tool().main, [*words, '--work-dir', str(work)]) == 0
+    out = capsys.readouterr().out
+    (new,) = read_records(work / 'results.jsonl')
+    (folder,) = (work / 'toy' / 'cells').glob('plain-*/')
+    assert f'running toy: plain/seed0, log {folder}/console.log' in out and (folder / 'console.log').is_file()
+    assert json.loads((folder / 'record.json').read_text()) == new
+    measured = ('metrics', 'curve', 'initial_weights', 'data', 'digest', 'weights')
+    assert {k: new[k] for k in measured} == {k: old[k] for k in measured}
+    assert new['wall_seconds'] > new['train_seconds'] and whole.results.read_bytes() == before
+
+
+def test_a_run_whose_record_is_gone_is_repeated_with_equal_outcome(toy, capsys):
     old, final = toy.records(), weights_digest(state(toy.weights('pkd/x1/seed0')))
+    folder = toy.weights('pkd/x1/seed0').parent
     kept = [line for line in toy.results.read_text().splitlines() if '"cell": "pkd/x1/seed0"' not in line]
     toy.results.write_text('\n'.join(kept) + '\n' + '{"setting": "toy", "ce')  # and a line that a kill cut off
     assert toy.run() == 0
@@ -177,6 +199,9 @@ def test_a_run_whose_record_is_gone_is_repeated_with_equal_outcome(toy):
     measured = ('metrics', 'curve', 'initial_weights', 'data', 'digest', 'parameters', 'flops')
     assert {k: new['pkd/x1/seed0'][k] for k in measured} == {k: old['pkd/x1/seed0'][k] for k in measured}
     assert weights_digest(state(toy.weights('pkd/x1/seed0'))) == final
+    kept = folder.with_name(f'{folder.name}.1')  # the run before is not overwritten
+    assert f'toy: pkd/x1/seed0: what an earlier run left is kept in {kept}' in capsys.readouterr().out
+    assert weights_digest(state(next(kept.glob('*.pth')))) == final
 
 
 def test_weights_that_are_gone_are_trained_again_when_a_run_needs_them(toy, capsys):
@@ -217,8 +242,16 @@ def test_what_fails_fails_alone(toy, capsys, monkeypatch):
     )
     toy.write(methods=methods, seeds=[0])
     before = toy.records().keys()
-    assert toy.run() == 2
+    for word in ('--dry-run', '--jobs=1'):  # each method is built before anything runs, and all that is wrong is told
+        assert toy.run(word) == 2
+        out, err = capsys.readouterr()
+        assert re.search(r'2 errors:\n- toy: bad_tap: .*nowhere.*\n- toy: bad_stage: .*nowhere', err)
+        assert '--no-check' in err and 'running' not in out and toy.records().keys() == before
+        assert 'toy: checking whether bad_tap, bad_stage, infinite, ft, own fit' in out
+        assert ('toy: bad_tap/x1/seed0  (about' in out) == (word == '--dry-run')
+    assert toy.run('--no-check') == 2
     out, err = capsys.readouterr()
+    assert 'checking' not in out
     assert re.search(r'FAILED toy: bad_tap/x1/seed0: .*nowhere.* \(see .*console\.log\)', out)
     assert re.search(r'FAILED toy: first_stage/bad_stage: .*nowhere', out)
     assert 'FAILED toy: bad_stage/x1/seed0' not in out  # it was not tried
@@ -241,7 +274,9 @@ def test_without_a_teacher_only_the_plain_student_is_left(tmp_path, capsys):
     path.write_text(path.read_text().replace("'base_channels': 16", "'base_channels': 16, 'depth': 19"))
     path = toy.folder / 'student.py'  # its images come from processes of their own
     path.write_text(path.read_text().replace("'batch_size': 8", "'batch_size': 8, 'num_workers': 1"))
-    assert toy.run() == 2
+    assert toy.run('--dry-run') == 2
+    assert re.search('^error: toy: pkd: .*depth 19', capsys.readouterr().err)
+    assert toy.run('--no-check') == 2
     out, err = capsys.readouterr()
     assert re.search('FAILED toy: teacher/trained: .*depth 19', out) and 'FAILED toy: pkd' not in out
     assert '3 runs failed' in err and 'toy: pkd/x1/seed0' in err
@@ -286,6 +321,11 @@ def test_dry_run_only_and_methods_choose(tmp_path, capsys):
     assert set(listed(capsys.readouterr().out)) == expected | {'timing/pkd', 'timing/mgd'}
     assert toy.run('--dry-run', '--only', 'pkd', 'plain/') == 0
     assert set(listed(capsys.readouterr().out)) == {'teacher/trained', 'plain/seed0', 'pkd/x1/seed0'}
+    with_kd = ('--dry-run', '--no-check', '--methods', 'pkd', '--only')
+    assert toy.run(*with_kd, 'kd') == 2
+    assert "--only: 'kd': 'kd' is not among --methods, or those of the setting: pkd." in capsys.readouterr().err
+    assert toy.run(*with_kd, 'random_teacher/fitnet') == 2
+    assert "'fitnet' is not among --methods" in capsys.readouterr().err
     assert toy.run('--dry-run', '--only', 'plain_longer') == 0
     assert listed(capsys.readouterr().out) == ['plain_longer/seed0']
     assert toy.run('--dry-run', '--tune', '1', '2', '--weights', 'tuned', '--methods', 'pkd') == 0
@@ -318,11 +358,64 @@ def test_what_cannot_be_is_one_line(tmp_path, capsys, more, message):
 
 def test_nothing_to_compare_is_one_line(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert guarded(tool().main, ['--teacher', 'a.py', '--student', 'b.py']) == 2
-    assert 'expected files, or --teacher, --student and --methods' in capsys.readouterr().err
+    for words, message in (
+        ([], 'settings: missing; expected files, or --teacher, --student and --methods.'),
+        (['--teacher', 'a.py', '--student', 'b.py'], '--methods: missing; expected names of files in'),
+        (['--methods', 'fgd'], '--teacher and --student: missing; expected beside --methods.'),
+        (['a.py', '--results', 'b', 'c'], '--results: found 2 files, expected one to run with.'),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            tool().main(words)
+        err = capsys.readouterr().err
+        assert stop.value.code == 2 and err.startswith(f'error: {message}') and err.count('\n') == 1
     assert guarded(tool().main, ['--report']) == 2
     assert "results.jsonl' cannot be read" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('tune', [None, dict(factors=[1.0])])
+def test_data_that_are_elsewhere_are_told_with_the_option_that_names_them(tmp_path, capsys, tune):
+    toy = Toy(tmp_path / 'toy')
+    write_setting(toy.folder, data_root=str(tmp_path / 'nowhere'), tune=tune)
+    assert toy.run('--dry-run') == 2
+    err = capsys.readouterr().err
+    assert str(tmp_path / 'nowhere') in err and '--data-root DIR names its folder' in err
+
+
+def timed(cell: str, seconds: float, wall: float, **more) -> dict:
+    """A run of another digest that tells only times: 10 steps of 8 images."""
+    both = dict(setting='toy', cell=cell, digest='old', kind='student', steps=10, batch_size=8, diverged=False)
+    return {**both, 'train_seconds': seconds, 'wall_seconds': wall, **more}
+
+
+def test_a_dry_run_tells_times_from_runs_that_finished(tmp_path, capsys):
+    toy = Toy(tmp_path / 'toy')
+    toy.write(methods=['pkd', 'fitnet'], seeds=[0])
+
+    def times(*more) -> tuple[dict[str, str], str]:
+        assert toy.run('--dry-run', '--no-check', '--weights', 'published', *more) == 0
+        out = capsys.readouterr().out
+        return dict(re.findall(r'^toy: (\S+)  \(about (\S+)\)', out, re.MULTILINE)), out.splitlines()[-1]
+
+    each, last = times('--jobs', '2')
+    assert each['plain/seed0'] == each['pkd/x1/seed0'] == '0:00:10'  # the start of a process
+    assert re.fullmatch(
+        r'0 finished, 6 to run, about 0:00:\d\d in all with --jobs 2 \(guessed: no run of toy .*\)', last
+    )
+    # 100 s for each of 24 images, distilled twice as much, and 3600 s besides
+    toy.work.mkdir(exist_ok=True)
+    lines = [timed('plain/seed0', 8000, 11600)]
+    toy.results.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    each, last = times()
+    assert (each['plain/seed0'], each['pkd/x1/seed0']) == ('1:40:00', '2:20:00') and 'guessed' not in last
+    lines.append(timed('pkd/x1/seed0', 24000, 27600, method='pkd', distill=dict(pkd={})))
+    lines.append(timed('mgd/x1/seed0', 40000, 43600, method='mgd', distill=dict(mgd={})))
+    toy.results.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    each, _ = times('--only', 'pkd', 'fitnet')
+    assert each['pkd/x1/seed0'] == '3:00:00'  # its own
+    assert each['fitnet/x1/seed0'] == '3:40:00'  # the median of distilled ones
+    _, last = times('--only', 'pkd', 'fitnet', '--jobs', '2')
+    assert re.search(r'3 to run, about 4:10:00 in all', last)  # the teacher's 1:40 too
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path, capsys):
