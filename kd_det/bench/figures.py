@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 
 from kd_det.bench.catalogue import Method, method_or_new
 from kd_det.bench.statistics import (
+    ENOUGH_SEEDS,
     Difference,
     Spread,
     check_fairness,
@@ -29,8 +30,6 @@ from kd_det.errors import DataError
 __all__ = ['ENOUGH_SEEDS', 'Column', 'Control', 'MethodRow', 'SettingFigures', 'collect', 'level_with']
 
 Record = Mapping
-#: "No effect is shown" can be said with as many seeds; an interval of two is too wide to say anything.
-ENOUGH_SEEDS = 3
 #: Of students without a method.
 STUDENT_ROLES = ('plain', 'plain_longer', 'plain_as_teacher', 'self_distilled')
 
@@ -165,6 +164,8 @@ class SettingFigures:
         plan: What was to be run, as the newest record says; None where none does.
         left_out: Reason → cells whose records were not used for it.
         lengths: (teacher's, students') steps times images per step, where both were trained; (0, 0) otherwise.
+        longer_as_teacher: The longer plain run is as long as the teacher's training. Then ``students`` has one column
+            for both, that of the more seeds, as ``'plain_longer'``.
     """
 
     name: str
@@ -180,6 +181,55 @@ class SettingFigures:
     plan: dict | None = None
     left_out: dict[str, list[str]] = field(default_factory=dict)
     lengths: tuple[int, int] = (0, 0)
+    longer_as_teacher: bool = False
+
+    @property
+    def wanted(self) -> set[int]:
+        """The seeds that are planned, or, without a plan, those of any student."""
+        return set(self.seeds if self.plan is None else self.plan['seeds'])
+
+    def complete(self, column: Column | None) -> bool:
+        """Whether a column has figures of all planned seeds."""
+        return column is not None and column.gain is not None and self.wanted <= set(column.gain.seeds)
+
+    def ready(self, column: Column | None) -> bool:
+        """Whether a column is complete, and of enough seeds for a verdict."""
+        return self.complete(column) and len(column.gain.seeds) >= ENOUGH_SEEDS
+
+    @property
+    def basis(self) -> str:
+        """``'tuned'`` if each method with figures has tuned ones of as many seeds, else ``'published'``.
+
+        Methods are set beside each other on one of the two, never tuned ones beside untuned ones.
+        """
+        rows = [row for row in self.rows if row.columns]
+        done = [
+            row.tuned is not None and (row.published is None or row.published.values.keys() <= row.tuned.values.keys())
+            for row in rows
+        ]
+        return 'tuned' if rows and all(done) else 'published'
+
+    def pick(self, row: MethodRow) -> Column | None:
+        """The column of a method that is set beside others: that of :attr:`basis`."""
+        return getattr(row, self.basis)
+
+    @property
+    def tunes(self) -> bool:
+        """Whether weights are tuned, by plan or, without one, by the records."""
+        if self.plan is None:
+            return any(row.holdout for row in self.rows)
+        return bool(self.plan.get('factors')) and self.plan.get('weights') != 'published'
+
+    def weights(self, row: MethodRow, column: Column | None) -> str:
+        """Which weights a column of a method is of, in words."""
+        if column is row.tuned and column is not None:
+            return 'tuned'
+        return 'published weights, not tuned yet' if self.tunes else 'published weights'
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the images are drawn."""
+        return bool(self.pair.get('synthetic')) or str(self.pair.get('data', '')).startswith('synthetic')
 
     @property
     def planned(self) -> int | None:
@@ -195,16 +245,8 @@ class SettingFigures:
 
     @property
     def as_teacher(self) -> Column | None:
-        """The plain student that saw as many images in training as the teacher, of the most seeds.
-
-        The longer run counts if it is as long.
-        """
-        found, longer = self.students.get('plain_as_teacher'), self.students.get('plain_longer')
-        if longer is not None and longer.cost is not None and 0 not in self.lengths:
-            same = abs(longer.cost * self.lengths[1] - self.lengths[0]) < 0.01 * self.lengths[0]
-            if same and (found is None or len(longer.values) > len(found.values)):
-                return longer
-        return found
+        """The plain student that saw as many images in training as the teacher; the longer run if it is as long."""
+        return self.students.get('plain_longer' if self.longer_as_teacher else 'plain_as_teacher')
 
     def beside_longer(self) -> list[Difference] | None:
         """Of methods that cost no more than the longer plain run: their mAP minus its, over the seeds of both.
@@ -214,7 +256,8 @@ class SettingFigures:
         longer = self.students.get('plain_longer')
         if longer is None or longer.cost is None:
             return None
-        cheap = [r.shown for r in self.rows if r.shown and r.shown.cost is not None and r.shown.cost <= longer.cost]
+        columns = [self.pick(row) for row in self.rows]
+        cheap = [c for c in columns if c is not None and c.cost is not None and c.cost <= longer.cost]
         found = [paired_difference(column.values, longer.values) for column in cheap]
         return [difference for difference in found if difference is not None]
 
@@ -496,11 +539,18 @@ def collect(records: Sequence[Record]) -> SettingFigures:
     of_role = {role: [r for r in students if r['role'] == role] for role in STUDENT_ROLES}
     of_role['self_distilled'] = _self_distilled(students, plan, chosen)
     others = {role: _column(found, plain, teacher, timings) for role, found in of_role.items()}
+    lengths, longer = _lengths(reported), others['plain_longer']
+    as_long = longer is not None and longer.cost is not None and 0 not in lengths
+    as_long = as_long and abs(longer.cost * lengths[1] - lengths[0]) < 0.01 * lengths[0]
     holdout_plain = holdout.get(None, {}).get(None)
     if plan is None:
         missing = _missing(teachers, others, rows, seeds)
     else:
-        missing = _planned_and_missing(plan, records, others, rows, holdout_plain is not None)
+        missing = _planned_and_missing(plan, records, others, rows, holdout_plain is not None, as_long)
+    missing += _untimed(plan, rows, timings)
+    if as_long:
+        same = [column for column in (longer, others.pop('plain_as_teacher')) if column is not None]
+        others['plain_longer'] = max(same, key=lambda column: len(column.values))
     return SettingFigures(
         name=settings.pop(),
         pair=dict(next((r['pair'] for r in reported or records if r.get('pair')), {})),
@@ -514,16 +564,26 @@ def collect(records: Sequence[Record]) -> SettingFigures:
         holdout_plain=holdout_plain,
         plan=plan,
         left_out=left_out,
-        lengths=_lengths(reported),
+        lengths=lengths,
+        longer_as_teacher=as_long,
     )
 
 
-def level_with(best: MethodRow, rows: Sequence[MethodRow]) -> list[MethodRow]:
-    """The other methods that are not below ``best`` with the interval of their paired differences clear of zero."""
+def level_with(
+    best: MethodRow, rows: Sequence[MethodRow], pick: Callable[[MethodRow], Column | None]
+) -> list[MethodRow]:
+    """The other methods that are not below ``best`` with the interval of their paired differences clear of zero.
+
+    Args:
+        best: A row whose picked column is there.
+        rows: It and others; those without the picked column do not count.
+        pick: Row → column to compare.
+    """
     found = []
     for row in rows:
-        if row.method.name != best.method.name and row.shown is not None and row.shown.gain is not None:
-            difference = paired_difference(best.shown.values, row.shown.values)
+        column = pick(row)
+        if row.method.name != best.method.name and column is not None and column.gain is not None:
+            difference = paired_difference(pick(best).values, column.values)
             if difference is None or difference.verdict != 'helps':
                 found.append(row)
     return found
@@ -572,8 +632,9 @@ def _planned_and_missing(
     students: Mapping[str, Column | None],
     rows: Sequence[MethodRow],
     plain_tuned: bool,
+    longer_as_teacher: bool,
 ) -> list[str]:
-    """Sentences about what is planned and has no record; nothing else."""
+    """Sentences about what is planned and has no record, but for timings; nothing else."""
     seeds, factors = list(plan['seeds']), list(plan.get('factors') or [])
     tunes = bool(factors) and plan.get('weights') != 'published'
     teachers = {record['teacher'] for record in records if record['kind'] == 'teacher'}
@@ -593,7 +654,7 @@ def _planned_and_missing(
         elif lacking:
             found.append(f'The {title} lacks {_seeds(lacking)}.')
     trained = any(r['kind'] == 'teacher' and r['teacher'] == 'trained' and r.get('steps') for r in records)
-    if plan.get('as_long_as_teacher') and trained and students['plain_as_teacher'] is None:
+    if plan.get('as_long_as_teacher') and trained and students['plain_as_teacher'] is None and not longer_as_teacher:
         found.append('No record of a plain student trained for as long as the teacher.')
     if tunes and not plain_tuned:
         found.append('The plain student lacks its run on the holdout.')
@@ -627,6 +688,22 @@ def _planned_and_missing(
     for parts, titles in lacking_by.items():
         found.append(f'{enumerate_names(titles)} {"lack" if len(titles) > 1 else "lacks"} {parts}.')
     return found
+
+
+def _untimed(plan: Mapping | None, rows: Sequence[MethodRow], timings: Mapping[str, Record]) -> list[str]:
+    """A sentence about methods, planned or with figures, that have no timing."""
+    known = {row.label: row.method.title for row in rows if plan is not None or row.columns}
+    known = {name: method_or_new(name).title for name in (plan or {}).get('methods', ())} | known
+    titles = [title for name, title in known.items() if name not in timings]
+    if not titles:
+        return []
+    if len(titles) == len(known) > 1:
+        return ['No timing was recorded: the time of all methods is rough or unknown.']
+    many = len(titles) > 1
+    return [
+        f'{enumerate_names(titles)} {"lack" if many else "lacks"} a timing: {"their" if many else "its"} time is rough '
+        'or unknown.'
+    ]
 
 
 def _lacking(what: str, seeds: Sequence[int], there: Iterable[int]) -> list[str]:

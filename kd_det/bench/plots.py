@@ -173,14 +173,16 @@ def _overlap(a: Box, b: Box) -> float:
 
 
 def _height(row: MethodRow, figures: SettingFigures) -> float:
-    """mAP of the row's shown column, %: the plain mean and the paired gain, which missing seeds do not shift."""
-    return 100 * (figures.plain.mAP.mean + row.shown.gain.mean)
+    """The plain student's mean mAP plus the row's paired gain, %, which missing seeds do not shift."""
+    return 100 * (figures.plain.mAP.mean + figures.pick(row).gain.mean)
 
 
 def plot_pareto(figures: SettingFigures, path: str | Path) -> Path:
-    """mAP over training time, each method once (tuned, else published), with the front of what nothing beats.
+    """mAP over training time, each method once, with the front of what nothing beats.
 
-    Methods that diverged with each seed are left out.
+    All methods are tuned, or all have published weights (``SettingFigures.basis``). The height is the plain student's
+    mean plus the paired gain, so that it agrees with the table's differences where seeds are
+    missing. Methods that diverged with each seed are left out.
 
     Args:
         figures: Of one setting.
@@ -193,7 +195,7 @@ def plot_pareto(figures: SettingFigures, path: str | Path) -> Path:
     names: list[str] = []
     points: list[tuple[float, float]] = []
     for row in figures.rows:
-        column = row.shown
+        column = figures.pick(row)
         if column is None or None in (column.gain, column.cost) or len(column.diverged) == len(column.values):
             continue
         names.append(row.method.title)
@@ -218,10 +220,13 @@ def plot_pareto(figures: SettingFigures, path: str | Path) -> Path:
         if top <= high + 1.5 * (high - low):
             axes.axhline(top, color='0.4', linestyle='--', linewidth=1, label='teacher')
     axes.margins(0.12, 0.12)
-    rough = (
-        ' (rough, of whole runs)' if any(row.shown and row.shown.cost_from == 'runs' for row in figures.rows) else ''
+    columns = [figures.pick(row) for row in figures.rows]
+    rough = ' (rough, of whole runs)' if any(c is not None and c.cost_from == 'runs' for c in columns) else ''
+    weights = 'tuned' if figures.basis == 'tuned' else 'published weights'
+    axes.set(
+        xlabel=f'training time, times that of the plain student{rough}; methods: {weights}',
+        ylabel='mAP of the plain student + paired gain (%)',
     )
-    axes.set(xlabel=f'training time, times that of the plain student{rough}', ylabel='mAP (%)')
     axes.grid(alpha=0.3)
     figure.suptitle(_title(figures), fontsize=11)
     handles = axes.get_legend_handles_labels()

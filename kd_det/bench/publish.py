@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from kd_det.bench.report import choice_section, readme_section, write_report
@@ -46,9 +46,18 @@ def read_reasons(path: Path) -> dict[str, dict[str, str]]:
 
 
 def write_reports(
-    records: Sequence[Mapping], folder: Path, reasons: Mapping[str, Mapping[str, str]] | None = None
+    records: Sequence[Mapping],
+    folder: Path,
+    reasons: Mapping[str, Mapping[str, str]] | None = None,
+    only: Collection[str] | None = None,
 ) -> dict[str, Path]:
     """Write ``report.md``, ``report.csv`` and the pictures of each setting into ``folder/<setting>``.
+
+    Args:
+        records: Of any settings.
+        folder: Where to; made if absent.
+        reasons: Setting → method → why it does not help.
+        only: Names of the settings to report; None for all. One without a plain student has no report.
 
     Returns:
         Setting → its ``report.md``.
@@ -56,6 +65,7 @@ def write_reports(
     return {
         name: write_report(mine, folder / name, (reasons or {}).get(name))['report.md']
         for name, mine in by_setting(records).items()
+        if only is None or name in only
     }
 
 

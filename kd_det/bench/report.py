@@ -23,7 +23,7 @@ from kd_det.visualization import markdown_table
 
 __all__ = ['SettingReport', 'choice_section', 'readme_section', 'report_setting', 'write_report']
 
-#: The best method should close this share of the gap, and this share of the methods should help.
+#: kd_det's own targets for real data: the best method closes this share of the gap, this share of the methods helps.
 GAP_BAR, HELP_BAR = 1 / 2, 2 / 3
 
 #: Role → name in tables.
@@ -34,6 +34,7 @@ STUDENTS = {
     'self_distilled': 'self-distilled student',
 }
 _COLUMNS = ('published', 'tuned')
+_WORDS = dict(published='with published weights', tuned='tuned')
 _METRICS = ('AP50', 'AP75', 'small', 'medium', 'large')
 
 
@@ -58,12 +59,15 @@ class SettingReport:
         ``published`` and ``tuned`` each hold the names of the methods by verdict (``helps``, ``hurts``, ``unclear``),
         ``one_seed``, those without an interval and so without a verdict, ``of``, how many methods are planned or,
         without a plan, have a verdict, ``share_helping`` of these (None without a verdict), whether it reaches two
-        thirds (``enough_help``; None where methods without all their seeds can still decide), ``after_holm``, those
-        that help after Holm's correction for all that have a verdict, ``best_share`` (``method``, ``share``, ``gain``;
-        None without a gap) and whether it reaches one half (``enough_gap``). ``not_shown_to_help`` are the methods
-        whose tuned column, else the published one, has an interval that is not above zero: ``hurts``, below zero,
-        ``unclear``, and ``few_seeds``, unclear with less than three seeds. ``best`` is the first of those with
-        intervals, if there are any, and ``level_with_best`` those that are not clearly below it.
+        thirds (``enough_help``; None where methods without all their seeds can still decide, on synthetic images, and
+        for a single method), ``after_holm``, those that help after Holm's correction for all that have a verdict,
+        ``best_share`` (``method``, ``share``, ``gain``; None without a gap) and whether it reaches one half
+        (``enough_gap``; None as above, and without an interval). ``ranked`` are the methods with an interval and all
+        planned seeds, by gain, and ``level`` those that are not clearly below the first of them.
+        ``not_shown_to_help`` are the methods whose tuned column, else the published one, has an interval that is not
+        above zero: ``hurts``, below zero, ``unclear``, and ``few_seeds``, unclear with less than three seeds.
+        ``best`` is the first, tuned where all are tuned, of those with intervals, if there are any, and
+        ``level_with_best`` those that are not clearly below it.
         """
         found: dict = dict(setting=self.figures.name, methods=[row.method.name for row in self.figures.rows])
         found['teacher'] = self.figures.teachers.get('trained')
@@ -78,9 +82,12 @@ class SettingReport:
             if verdict != 'helps':
                 key = 'few_seeds' if verdict == 'unclear' and few else verdict
                 found['not_shown_to_help'][key].append(row.method.name)
-        best = max(judged or shown, key=lambda row: row.shown.gain.mean, default=None)
+        pick = self.figures.pick
+        compared = [row for row in self.figures.rows if pick(row) is not None and pick(row).gain is not None]
+        judged = [row for row in compared if pick(row).gain.half is not None]
+        best = max(judged or compared, key=lambda row: pick(row).gain.mean, default=None)
         found['best'] = best.method.name if best else None
-        found['level_with_best'] = [row.method.name for row in level_with(best, shown)] if best else []
+        found['level_with_best'] = [row.method.name for row in level_with(best, compared, pick)] if best else []
         found['missing'] = list(self.figures.missing)
         return found
 
@@ -91,7 +98,7 @@ class SettingReport:
             for teacher, value in self.figures.teachers.items()
         ]
         for role, column in self.figures.students.items():
-            rows.append(_csv(self.figures, column, name=role, title=STUDENTS[role]))
+            rows.append(_csv(self.figures, column, name=role, title=_student(role, self.figures)))
         for row in self.figures.rows:
             about = dict(name=row.method.name, title=row.method.title, family=row.method.family)
             about |= dict(weights_are=row.method.weights_are, source=row.method.source)
@@ -159,9 +166,10 @@ class SettingReport:
             rows.append(['teacher', say.percent(self.figures.teachers['trained'])] + [say.NOTHING] * (len(header) - 2))
         for role, column in self.figures.students.items():
             cells = [say.percent(column.mAP), *[say.NOTHING] * 2] if role == 'plain' else _map_cells(column)
-            rows.append([STUDENTS[role], *cells, *[say.NOTHING] * 4, *_cost_cells([column])])
+            rows.append([_student(role, self.figures), *cells, *[say.NOTHING] * 4, *_cost_cells([column])])
+        ours, every = _ours(self.figures)
         for row in self.figures.rows:
-            mark = ' †' if row.method.weights_are == 'ours' else ''
+            mark = ' †' if row.method.name in ours and not every else ''
             cells = [row.method.title + mark, *_map_cells(row.published)]
             cells += [say.NOTHING if row.factor is None else f'{row.factor:g}', *_map_cells(row.tuned)]
             rows.append([*cells, *_cost_cells(row.columns, row.shown)])
@@ -175,10 +183,19 @@ class SettingReport:
             'distance from plain student to teacher, from the means. A factor multiplies the weights of what a method '
             'adds to the student’s own losses.'
         ]
-        if any(row.method.weights_are == 'ours' for row in self.figures.rows):
+        ours, every = _ours(self.figures)
+        if ours:
             lines.append(
-                '† No weight of this method is published for detectors: what stands under "published" is the weight '
-                'of this repository’s fragment.'
+                f'{"No weight of any of these methods" if every else "† No weight of this method"} is published for '
+                'detectors: what stands under "published" is the weight of this repository’s fragment.'
+            )
+        lacking = [(r.method.title, c) for r in self.figures.rows for c in r.columns if c.gain is not None]
+        lacking += [(_student(role, self.figures), c) for role, c in self.figures.students.items() if c.gain]
+        lacking = dict.fromkeys(title for title, column in lacking if not self.figures.complete(column))
+        if lacking:
+            lines.append(
+                '"minus plain" and "gap closed" are over the seeds that a row has, against the plain student of these '
+                f'seeds only. Not all seeds: {say.enumerate_names(list(lacking))}.'
             )
         if any(column.diverged for row in self.figures.rows for column in row.columns):
             lines.append('A diverged run counts as mAP 0, in means and differences.')
@@ -192,17 +209,20 @@ class SettingReport:
         """What the table says: how many methods help, the best share of the gap, what cannot be told apart."""
         lines = []
         titles = {row.method.name: row.method.title for row in self.figures.rows}
-        for name, words in (('published', 'with published weights'), ('tuned', 'tuned')):
+        bars = False
+        for name, words in _WORDS.items():
             part = self.summary[name]
             count = sum(len(part[key]) for key in _VERDICTS)
             if count:
                 planned = 'planned ' if self.figures.plan is not None else ''
                 open_ = f'; without an interval so far: {part["of"] - count}' if part['of'] > count else ''
+                bar = ''
+                if count > 1 and not self.figures.synthetic:
+                    bar, bars = f'; bar two thirds: {_met(part["enough_help"], "open")}', True
                 lines.append(
                     f'Above plain with the interval clear of zero, {words}: {len(part["helps"])} of {part["of"]} '
-                    f'{planned}methods ({say.share(part["share_helping"])}; bar two thirds: '
-                    f'{_met(part["enough_help"], "open")}){open_}; below: '
-                    f'{say.enumerate_names([titles[n] for n in part["hurts"]])}.'
+                    f'{planned}method{"s" if part["of"] != 1 else ""} ({say.share(part["share_helping"])}{bar}){open_}'
+                    f'; below: {say.enumerate_names([titles[n] for n in part["hurts"]])}.'
                 )
             if part['one_seed']:
                 lines.append(
@@ -215,13 +235,21 @@ class SettingReport:
                 f'"Tuned" is each method at the factor with the best mAP on the holdout{among}; '
                 'the validation split had no part in the choice.'
             )
-        for name, words in (('published', 'with published weights'), ('tuned', 'tuned')):
-            best = self.summary[name]['best_share']
+        for name, words in _WORDS.items():
+            part = self.summary[name]
+            best, count = part['best_share'], sum(len(part[key]) for key in _VERDICTS)
             if best:
+                bar = ''
+                if part['enough_gap'] is not None:
+                    bar, bars = f'; bar one half: {_met(part["enough_gap"])}', True
                 lines.append(
-                    f'Best share of the gap, {words}: {titles[best["method"]]}, {say.share(best["share"])} '
-                    f'({say.gain(best["gain"])}; bar one half: {_met(self.summary[name]["enough_gap"])}).'
+                    f'{"Best share" if count > 1 else "Share"} of the gap, {words}: {titles[best["method"]]}, '
+                    f'{say.share(best["share"])} ({say.gain(best["gain"])}{bar}).'
                 )
+        if bars:
+            lines.append(f'The bars are {_TARGETS}.')
+        elif self.figures.synthetic and any(self.summary[name]['ranked'] for name in _COLUMNS):
+            lines.append(f'No bar applies to drawn images; there are some for real ones: {_TARGETS}.')
         longer = self.figures.students.get('plain_longer')
         if longer is not None and longer.gain is not None:
             lines.append(
@@ -229,23 +257,16 @@ class SettingReport:
                 f'({say.cost(longer.cost, longer.cost_from)} times the time) gains '
                 f'{say.gain(longer.gain)}; {say.beside(self.figures.beside_longer() or [])}.'
             )
-        if self.summary['best']:
-            level = [titles[name] for name in self.summary['level_with_best']]
-            tuned = any(row.tuned is not None for row in self.figures.rows)
-            of = 'Of the tuned methods (untuned ones at published weights)' if tuned else 'Of the methods'
-            lines.append(
-                f'{of} {titles[self.summary["best"]]} is first'
-                + (
-                    f'; the seeds do not tell it from {say.few(level)}.'
-                    if level
-                    else ', clearly above every other one.'
-                )
-            )
+        for name, words in (('published', 'methods at published weights'), ('tuned', 'tuned methods')):
+            ranked, level = self.summary[name]['ranked'], [titles[n] for n in self.summary[name]['level']]
+            if len(ranked) > 1 and name in (self.figures.basis, 'tuned'):
+                rest = f'; the seeds do not tell it from {say.few(level)}' if level else ', clearly above every other'
+                lines.append(f'Of the {len(ranked)} {words} that have all seeds {titles[ranked[0]]} is first{rest}.')
         counts = {name: sum(len(self.summary[name][key]) for key in _VERDICTS) for name in _COLUMNS}
         if max(counts.values()) > 1:
             stay = [
-                f'{words} {len(self.summary[name]["after_holm"])} of {counts[name]}'
-                for name, words in (('published', 'with published weights'), ('tuned', 'tuned'))
+                f'{words} {len(self.summary[name]["after_holm"])} of {counts[name]} methods with an interval'
+                for name, words in _WORDS.items()
                 if counts[name]
             ]
             lines.append(
@@ -267,7 +288,7 @@ class SettingReport:
             lines = []
             for name in self.summary['not_shown_to_help'][key]:
                 row = rows[name]
-                which = 'tuned' if row.tuned is not None else 'published weights'
+                which = self.figures.weights(row, row.shown)
                 why = [self.reasons[name].rstrip('.')] if self.reasons.get(name) else []
                 why = '; '.join([*why, *row.facts()])
                 lines.append(
@@ -298,8 +319,9 @@ class SettingReport:
             over = [c for c in random if c.trained_over_random is not None]
             clear = [c for c in over if c.trained_over_random.verdict == 'helps']
             found.append(
-                f'With a teacher of random weights: {_verdicts([c.random for c in random])}; '
-                f'the trained one is above it, clear of zero, in {len(clear)} of {len(over)}.'
+                f'With a teacher of random weights, methods: {_verdicts([c.random for c in random])}; '
+                f'the trained one is above it, clear of zero, for {len(clear)} of {len(over)} '
+                f'method{"s" if len(over) != 1 else ""}.'
             )
         for words, mine in (
             ('methods on class scores', [c for c in controls if c.method.family in ('logits', 'mixed')]),
@@ -378,7 +400,7 @@ class SettingReport:
             gpu = any(r['device'] != 'cpu' for r in students)
             lines.append(
                 f'Time with a ~ is rough: {"wall" if gpu else "processor"} time of the training loop over that of the '
-                'plain student of the same seed; runs side by side slow each other.'
+                'plain student of the same seed; runs side by side slow each other. Below 1 it is ~1.'
             )
         lines.append('Time of plain students is told by their steps. No time holds that of the teacher’s training.')
         lines.append('Memory is the peak above what the process held before.')
@@ -394,9 +416,12 @@ class SettingReport:
         lines.append('Versions: ' + ', '.join(f'{key} {" and ".join(known)}' for key, known in versions.items()) + '.')
         machines = dict.fromkeys(_machine(r['hardware'], r['device']) for r in records if r.get('hardware'))
         lines.append(f'Hardware: {"; ".join(machines)}.')
-        commits = dict.fromkeys(str(r['commit'])[:12] for r in records if r.get('commit'))
+        commits = [_commit(str(r['commit'])) for r in records if r.get('commit')]
         if commits:
-            lines.append(f'Commit{"s" if len(commits) > 1 else ""}: {", ".join(commits)}.')
+            changed = sum('+' in commit for commit in commits)
+            uncommitted = f'; uncommitted changes in {changed} of {len(commits)} runs' if changed else ''
+            named = dict.fromkeys(commits)
+            lines.append(f'Commit{"s" if len(named) > 1 else ""}: {", ".join(named)}{uncommitted}.')
         commands = list(dict.fromkeys(r['repeat'] for r in [*students, *records] if r.get('repeat')))
         if commands:
             more = ', for instance' if len(commands) > 1 else ''
@@ -520,10 +545,40 @@ def _count(columns: Sequence[tuple[MethodRow, Column | None]], figures: SettingF
     )
     found['best_share'] = best and dict(method=best[0].method.name, share=best[1].share, gain=best[1].gain)
     found['enough_gap'] = None if best is None else best[1].share >= GAP_BAR
+    if len(judged) < 2 or figures.synthetic:
+        found['enough_help'] = found['enough_gap'] = None
+    ranked = [row for row, column in judged if figures.complete(column)]
+    of = {row.method.name: column for row, column in judged}
+    ranked.sort(key=lambda row: -of[row.method.name].gain.mean)
+    found['ranked'] = [row.method.name for row in ranked]
+    level = level_with(ranked[0], ranked, lambda row: of[row.method.name]) if ranked else []
+    found['level'] = [row.method.name for row in level]
     return found
 
 
+def _ours(figures: SettingFigures) -> tuple[set[str], bool]:
+    """The methods whose weights are this repository's, and whether these are all, so that no row needs a mark."""
+    ours = {row.method.name for row in figures.rows if row.method.weights_are == 'ours'}
+    return ours, len(ours) == len(figures.rows) > 0
+
+
+def _student(role: str, figures: SettingFigures) -> str:
+    """A row's name."""
+    also = role == 'plain_longer' and figures.longer_as_teacher
+    return STUDENTS[role] + (', as long as the teacher' if also else '')
+
+
+def _commit(text: str) -> str:
+    """Twelve digits, and what follows a plus: ``0123456789ab+changes``."""
+    digits, plus, rest = text.partition('+')
+    return digits[:12] + plus + rest
+
+
 _VERDICTS = ('helps', 'hurts', 'unclear')
+_TARGETS = (
+    'kd_det’s own targets for real data: at least two thirds of the methods above plain with the interval clear of '
+    'zero, and a best one that closes at least half of the gap'
+)
 _LONGER = ('plain_longer', 'plain_as_teacher')
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from scipy.stats import t as student_t
 
 __all__ = [
+    'ENOUGH_SEEDS',
     'Difference',
     'Spread',
     'check_fairness',
@@ -25,6 +26,8 @@ __all__ = [
 #: What every student of a seed shares with the plain one of that seed, and the roles that train longer by design.
 _SHARED = ('initial_weights', 'data', 'steps')
 _LONGER = ('plain_longer', 'plain_as_teacher')
+#: "No effect is shown" can be said with as many seeds; an interval of two is too wide to say anything.
+ENOUGH_SEEDS = 3
 #: mmdet rounds mAP to this.
 RESOLUTION = 0.001
 

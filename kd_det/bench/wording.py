@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kd_det.bench.statistics import Difference, Spread
+from kd_det.bench.statistics import ENOUGH_SEEDS, Difference, Spread
 
 __all__ = [
     'NOTHING',
@@ -39,21 +39,28 @@ def signed(value: float) -> str:
     return f'{100 * value:+.1f}'.replace('-0.0', '+0.0')
 
 
-def gain(difference: Difference | None) -> str:
-    """``+1.2 [+0.3, +2.1]``; without the interval for one seed."""
+def _seeds(count: int) -> str:
+    return 'one seed' if count == 1 else f'{count} seeds'
+
+
+def gain(difference: Difference | None, least: int = 2) -> str:
+    """``+1.2 [+0.3, +2.1]``; of less than ``least`` seeds without the interval: ``+1.2 (one seed)``."""
     if difference is None:
         return NOTHING
-    if difference.half is None:
-        return f'{signed(difference.mean)} (one seed)'
+    if difference.half is None or len(difference.seeds) < least:
+        return f'{signed(difference.mean)} ({_seeds(len(difference.seeds))})'
     return f'{signed(difference.mean)} [{signed(difference.low)}, {signed(difference.high)}]'
 
 
 def gain_half(difference: Difference | None) -> str:
-    """``+1.2 ± 0.9``, the half width of the interval; bold if that is clear of zero."""
+    """``+1.2 ± 0.9``, the half width of the interval; bold if that is clear of zero.
+
+    With two seeds or one there is no interval: ``+1.2 (2 seeds)``.
+    """
     if difference is None:
         return NOTHING
-    if difference.half is None:
-        return f'{signed(difference.mean)} (one seed)'
+    if difference.half is None or len(difference.seeds) < ENOUGH_SEEDS:
+        return gain(difference, ENOUGH_SEEDS)
     text = f'{signed(difference.mean)} ± {100 * difference.half:.1f}'
     return text if difference.verdict == 'unclear' else f'**{text}**'
 
@@ -81,8 +88,13 @@ def ratio(value: float | None) -> str:
 
 
 def cost(value: float | None, found_from: str | None) -> str:
-    """As :func:`ratio`; ``~1.23`` for a rough figure, one of whole runs (``Column.cost_from``)."""
-    return ('~' if value is not None and found_from == 'runs' else '') + ratio(value)
+    """As :func:`ratio`; ``~1.23`` for a rough figure, one of whole runs (``Column.cost_from``).
+
+    A rough figure below 1 is ``~1``: no method makes a step cheaper.
+    """
+    if value is None or found_from != 'runs':
+        return ratio(value)
+    return '~1' if value < 1 else f'~{ratio(value)}'
 
 
 def whole(value: float | None) -> str:

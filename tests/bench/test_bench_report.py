@@ -11,6 +11,7 @@ import pytest
 
 from kd_det.bench.figures import collect
 from kd_det.bench.plots import pareto_front, place_labels, plot_gains, plot_pareto
+from kd_det.bench.publish import write_reports
 from kd_det.bench.report import choice_section, readme_section, report_setting, write_report
 from kd_det.errors import DataError
 
@@ -79,6 +80,12 @@ def record(cell: str, mAP: float, **other) -> dict:
 def runs(name: str, gains, seeds=(0, 1, 2), **other) -> list[dict]:
     """Runs of a method whose gains over PLAIN are given per seed."""
     return [record(f'{name}/seed{seed}', PLAIN[seed] + gain, **other) for seed, gain in zip(seeds, gains)]
+
+
+def timing(name: str, ratio: float, **other) -> dict:
+    return record(
+        f'timing/{name}', 0.0, metrics={}, step_seconds=dict(plain=1.0, method=ratio), step_ratio=ratio, **other
+    )
 
 
 def tuning(name: str, **by_factor: float) -> list[dict]:
@@ -356,12 +363,15 @@ PLAN = dict(
 )
 
 
+UNTIMED = 'No timing was recorded: the time of all methods is rough or unknown.'
+
+
 def planned(records: list[dict], **changes) -> list[dict]:
     return [r | dict(plan=PLAN | changes) for r in records]
 
 
 def test_what_is_planned_and_not_there_is_missing(records):
-    assert collect(planned(records)).missing == []
+    assert collect(planned(records)).missing == [UNTIMED]
     plan = dict(methods=['fgd', 'kd', 'at', 'mgd', 'chen_anchor'], seeds=[0, 1, 2, 3], factors=[1.0, 5.0, 25.0])
     plan |= dict(as_long_as_teacher=True, random_teacher=['fgd'], shuffled_teacher=['kd'])
     assert collect(planned(records, **plan)).missing == [
@@ -371,16 +381,23 @@ def test_what_is_planned_and_not_there_is_missing(records):
         'No record of a plain student trained for as long as the teacher.',
         'FGD, KD and AT lack tuning at 25; factor 1 with seed 3.',
         'MGD and Chen et al. lack tuning at 1, 5, 25; factor 1 with all seeds.',
+        UNTIMED,
     ]
     missing = collect(planned(records, random_teacher=['fgd'], shuffled_teacher=['kd', 'at'])).missing
     assert missing == [
         'FGD lacks a teacher of random weights at factor 5 with all seeds.',
         'AT lacks a teacher of shuffled labels at factor 1 with all seeds.',
+        UNTIMED,
     ]
+    timed = [*planned(records), *planned([timing('kd', 1.1)])]
+    assert collect(timed).missing == ['FGD and AT lack a timing: their time is rough or unknown.']
+    timed += planned([timing('fgd', 1.1)])
+    assert collect(timed).missing == ['AT lacks a timing: its time is rough or unknown.']
+    assert collect(timed + planned([timing('at', 1.1)])).missing == []
 
 
 def test_nothing_is_missing_that_is_not_planned():
-    records = base() + runs('fgd/x1', (0.01, 0.01, 0.01))
+    records = base() + runs('fgd/x1', (0.01, 0.01, 0.01)) + [timing('fgd', 1.2)]
     few = dict(methods=['fgd'], factors=None, longer=0, self_distilled=None, weights='published')
     assert collect(planned(records, **few)).missing == []
     assert 'tuned columns are empty' not in report_setting(planned(records, **few)).markdown()
@@ -430,7 +447,24 @@ def test_a_teacher_that_trained_longer_is_named(records):
     same = [r | dict(steps=500) if r['role'] == 'plain_longer' else r for r in records]
     assert 'trained for as long gains +4.0 [+3.9, +4.1], 40 % of the gap' in report_setting(same).markdown()
     both = same + runs('plain_as_teacher', (0.06,), steps=500, data='long')
-    assert 'trained for as long gains +4.0 [+3.9, +4.1], 40 %' in report_setting(both).markdown(), 'of more seeds'
+    text = report_setting(both).markdown()
+    assert 'trained for as long gains +4.0 [+3.9, +4.1], 40 %' in text, 'of more seeds'
+    assert row_of(text, 'plain student, longer')[:3] == [
+        'plain student, longer, as long as the teacher',
+        '46.0 ± 2.0',
+        '+4.0 [+3.9, +4.1]',
+    ]
+    assert '| plain student, as long' not in text and '+6.0 (one seed)' not in text
+    more = [r for r in both if r['cell'] not in ('plain_longer/seed1', 'plain_longer/seed2')]
+    more += runs('plain_as_teacher', (0.05, 0.05), seeds=(1, 2), steps=500, data='long')
+    assert row_of(report_setting(more).markdown(), 'plain student, longer')[2].startswith('+5.3 [')
+    assert 'which is as long as the teacher’s training; of the methods' in choice_section({'tiny': both})
+    other = [r | dict(setting='other') for r in records + runs('plain_as_teacher', (0.06,), steps=500, data='long')]
+    table = readme_section({'tiny': both, 'other': other})
+    assert row_of(table, 'plain student, as long')[1:] == ['as above', '+6.0 (one seed)']
+    assert 'As above: the longer run is as long as the teacher’s training.' in table
+    unneeded = collect(planned(same, as_long_as_teacher=True)).missing
+    assert unneeded == [UNTIMED], 'the longer run is as long'
     alone = runs('plain_as_teacher', (0.06,), steps=500, data='long')
     text = report_setting(records + alone).markdown()
     # 6 points of the 12 between plain's 40 of seed 0 and the teacher's 52.
@@ -440,7 +474,10 @@ def test_a_teacher_that_trained_longer_is_named(records):
     assert 'Plain runs as long as the teacher’s: 500 steps.' in text
     rows = {row['name']: row for row in report_setting(records + alone).csv_rows()}
     assert rows['plain_as_teacher']['gap_closed'] == 0.5 and rows['plain_as_teacher']['time_from'] == 'steps'
-    assert 'as long as it**, the plain student gains +6.0' in choice_section({'tiny': records + alone})
+    choice = choice_section({'tiny': records + alone})
+    assert 'For as long as the teacher: +6.0 (one seed) (50 % of the gap, 5.00 × time).' in choice
+    only = [r for r in records + alone if r['role'] != 'plain_longer']
+    assert 'as long as it**, the student gains +6.0 (one seed)' in choice_section({'tiny': only})
     given = [record('teacher/trained', 0.52, steps=0), *records[1:]]
     text = report_setting(given).markdown()
     assert 'training length' not in text and 'Teacher: given weights' in text
@@ -452,32 +489,42 @@ def test_longer_plain_run_is_beside_methods_that_cost_no_more(records):
     assert 'of the methods that cost no more, 0 of 2 gain more' in report_setting(dear).markdown()
     assert 'of the methods that cost no more, 1 of 3 gain more' in report_setting(records).markdown()
     choice = choice_section({'tiny': records})
-    assert '1.50 × time). Of the methods that cost no more, 1 of 3 gain more' in sentence(choice, 'Without a teacher')
-    two = choice_section({'tiny': records, 'more': [r | dict(setting='more') for r in dear]})
-    assert 'Of the methods that cost no more, 1 of 5 gain more' in sentence(two, 'Without a teacher')
+    lead = choice.splitlines()[0]
+    assert lead.startswith('- **At this budget first train the plain student longer**, without a teacher: +4.0 [')
+    assert '1.50 × time); of the methods that cost no more, 1 of 3 gain more, 0 with' in lead and '(tuned).' in lead
+    assert 'The teacher’s own training is in no time here.' in lead and 'Without a teacher' not in choice
+    two = choice_section({'tiny': records, 'more': [r | dict(setting='more') for r in dear]}).splitlines()[0]
+    assert 'on `tiny` (40 % of the gap, 1.50 × time); of the methods that cost no more, 1 of 3 gain more' in two
+    assert 'on `more` (40 % of the gap, 1.50 × time); of the methods that cost no more, 0 of 2 gain more' in two
     all_dear = [r | dict(cpu_seconds=90.0) if r['role'] == 'method' else r for r in records]
     assert 'no method with known time costs as little' in report_setting(all_dear).markdown()
     better = runs('mgd/x1', (0.06, 0.06, 0.061), cpu_seconds=40.0)
+    better += tuning('mgd', x1=0.3, x5=0.2)
     assert '2 of 4 gain more, 1 with the interval clear of zero' in report_setting(records + better).markdown()
+    choice = choice_section({'tiny': records + better})
+    assert choice.startswith('- **The largest gain:**'), 'MGD is clearly above the longer run at no more cost'
+    assert '2 of 4 gain more, 1 with' in sentence(choice, 'Without a teacher')
+    none = [r for r in records if r['role'] != 'plain_longer'] + runs('plain_longer', (0.04, -0.04, 0.04), steps=150)
+    assert choice_section({'tiny': none}).startswith('- **The largest gain:**'), 'more steps are not shown to help'
 
 
 def test_time_is_that_of_alternating_steps(records, tmp_path, monkeypatch):
-    timing = record('timing/fgd', 0.0, metrics={}, step_seconds=dict(plain=0.1, method=0.13), step_ratio=1.3)
-    text = report_setting([*records, timing]).markdown()
+    timed = timing('fgd', 1.3)
+    text = report_setting([*records, timed]).markdown()
     assert row_of(text, 'FGD')[8] == '1.30' and row_of(text, 'KD')[8] == '~1.10'
     assert row_of(text, 'plain student, longer')[8] == '1.50', 'its steps'
     assert 'alternated in one process' in text and 'Time with a ~ is rough: processor time' in text
     assert 'alternated' not in report_setting(records).markdown()
-    found = collect([*records, timing]).rows[0].tuned
+    found = collect([*records, timed]).rows[0].tuned
     assert (found.cost, found.cost_from) == (1.3, 'timing')
-    assert '(60 % of the gap, 1.30 × time)' in choice_section({'tiny': [*records, timing]})
+    assert '(tuned, 60 % of the gap, 1.30 × time)' in choice_section({'tiny': [*records, timed]})
     drawn = []
     monkeypatch.setattr('kd_det.bench.plots._save', lambda figure, path: drawn.append(figure.axes[0]))
-    plot_pareto(collect([*records, timing]), tmp_path / 'a.png')
+    plot_pareto(collect([*records, timed]), tmp_path / 'a.png')
     points = [tuple(zip(*line.get_data()))[0] for line in drawn[0].lines if line.get_marker() not in ('', 'None')]
     assert any(x == pytest.approx(1.3) and y == pytest.approx(48.0) for x, y in points)
     assert 'rough' in drawn[0].get_xlabel()
-    elsewhere = timing | dict(device='cuda:0')
+    elsewhere = timed | dict(device='cuda:0')
     assert collect([*records, elsewhere]).rows[0].tuned.cost_from == 'runs', 'a GPU’s ratio says nothing of a CPU'
 
 
@@ -501,7 +548,7 @@ def test_chance_is_told_with_holm():
     assert part['helps'] == ['mgd', 'fgd'] and set(part['after_holm']) == {'fgd', 'mgd'}
     text = report.markdown()
     assert 'compared with the same plain runs' in text
-    assert 'Holm’s correction for as many comparisons: with published weights 2 of 3.' in text
+    assert 'Holm’s correction for as many comparisons: with published weights 2 of 3 methods with an interval.' in text
     more = [r for name in ('kd', 'at', 'nst', 'cc') for r in runs(f'{name}/x1', (-0.01, 0.01, 0.0))]
     part = report_setting(records + more).summary['published']
     assert part['helps'] == ['mgd', 'fgd'] and part['after_holm'] == ['fgd'], 'bars of six: 0.0083, 0.01'
@@ -559,7 +606,10 @@ def test_sentences_hold_the_figures(records):
         'its loss is 28 % of the student’s own on average.',
         'Below plain with the interval:\n\n- **KD**: -2.0 [-2.2, -1.8] (tuned).',
         'start from the same weights and see the same images in the same order and the same flips, which was checked.',
-        'With a teacher of random weights: helps 0, hurts 0, unclear 1;',
+        'With a teacher of random weights, methods: helps 0, hurts 0, unclear 1;',
+        'clear of zero, for 0 of 1 method.',
+        'Of the 3 tuned methods that have all seeds FGD is first, clearly above every other.',
+        'The bars are kd_det’s own targets for real data: at least two thirds of the methods above plain',
         'methods on class scores: helps 0, hurts 1, unclear 0.',
         'mAP of the teachers: trained 52.0, shuffled 1.0.',
         '| FGD | 30.0 | **34.0** |',
@@ -628,13 +678,21 @@ def test_a_method_that_diverged_does_not_stretch_the_axis(records, tmp_path, mon
 def test_pareto_plot_names_every_point(records, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr('kd_det.bench.plots._save', lambda figure, path: drawn.append(figure.axes[0]))
-    plot_pareto(collect(records + runs('mgd/x1', (0, 0, 0), diverged=True)), tmp_path / 'a.png')
+    diverged = runs('mgd/x1', (0, 0, 0), diverged=True) + tuning('mgd', x1=0.2, x5=0.1)
+    plot_pareto(collect(records + diverged), tmp_path / 'a.png')
     names = {text.get_text(): text.get_fontweight() for text in drawn[0].texts}
     assert names.keys() == {'FGD', 'AT', 'KD', 'plain', 'plain, longer', 'self-distilled'}
     marks = [line for line in drawn[0].lines if line.get_marker() not in ('', 'None')]
     where = sorted((round(float(x), 3), round(float(y), 3)) for m in marks for x, y in zip(*m.get_data()))
     assert (1.5, 48.0) in where and (1.1, 40.0) in where and (1.0, 42.0) in where and len(where) == 6
     assert {name for name, weight in names.items() if weight == 'bold'} == {'plain', 'AT', 'FGD'}
+    assert drawn[0].get_ylabel() == 'mAP of the plain student + paired gain (%)' and 'tuned' in drawn[0].get_xlabel()
+    # MGD lacks seed 0, whose plain mAP is low, and has 45 on average, 2 points over plain, whose mean is 42. It is
+    # not tuned, so that FGD is drawn with its published weights, too.
+    plot_pareto(collect(records + runs('mgd/x1', (0.02, 0.02), seeds=(1, 2))), tmp_path / 'a.png')
+    marks = [line for line in drawn[1].lines if line.get_marker() not in ('', 'None')]
+    where = sorted((round(float(x), 3), round(float(y), 3)) for m in marks for x, y in zip(*m.get_data()))
+    assert (1.0, 44.0) in where and (1.5, 44.0) in where and 'published' in drawn[1].get_xlabel()
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------
@@ -681,12 +739,13 @@ def second() -> list[dict]:
 
 def test_readme_table(records):
     text = readme_section({'tiny': records, 'other': second()})
-    assert row_of(text, ' ')[1:] == ['R18 to R8, dots', 'R50 to R18, cells']
+    assert row_of(text, ' ')[1:] == ['R18 to R8, dots; tuned', 'R50 to R18, cells; published weights']
     assert row_of(text, 'teacher')[1:] == ['52.0', '52.0'] and row_of(text, 'plain student, mAP')[1] == '42.0 ± 2.0'
     assert row_of(text, 'FGD')[1:] == ['**+6.0 ± 2.5**', '**+3.0 ± 0.1**']
     assert row_of(text, 'KD')[1:] == ['**-2.0 ± 0.2**', '**+6.0 ± 0.1**']
     assert row_of(text, 'AT')[1:] == ['+0.1 ± 2.5', '–']
-    assert row_of(text, 'LD')[1:] == ['–', '+6.0 ± 12.9 ‡'] and '‡: published weights' in text
+    assert row_of(text, 'LD')[1:] == ['–', '+6.0 ± 12.9'] and 'R50 to R18, cells: not all tuned runs are there' in text
+    assert row_of(text, 'KD')[0] == 'KD †' and row_of(text, 'FGD')[0] == 'FGD' and '†: the weight that counts' in text
     assert row_of(text, 'plain student, longer')[1:] == ['**+4.0 ± 0.1**', '–']
     names = re.findall(r'^\| (FGD|KD|AT|LD) ', text, re.MULTILINE)
     assert names == ['FGD', 'KD', 'LD', 'AT'], 'those of both settings first, then by mean share of the gap'
@@ -700,62 +759,197 @@ def sentence(text: str, begin: str) -> str:
 def test_choice_names_the_rows(records):
     text = choice_section({'tiny': records, 'other': second()})
     best = sentence(text, 'The largest gain')
-    assert 'FGD: +6.0 [+3.5, +8.5] on `tiny` (60 % of the gap, ~1.50 × time); +3.0 [+2.9, +3.1] on `other`' in best
-    assert 'Not clearly below it: none on `tiny`; KD and LD on `other`.' in best
-    assert 'FGD' in sentence(text, 'The cheapest') and 'If the heads differ' not in text
-    assert 'KD is not shown to help; the largest mean is that of KD: -2.0 [' in sentence(
-        text, 'If you want class scores'
-    )
-    assert 'LD is not shown to help' in sentence(text, 'If teacher and student')
-    assert '+4.0 [+3.9, +4.1] on `tiny`' in sentence(text, 'Without a teacher')
-    assert 'in a setting at least: KD (-2.0 [-2.2, -1.8] on `tiny`)' in sentence(text, 'Avoid')
-    assert 'LD (+6.0 [' in sentence(text, 'Not shown') and 'AT (+0.1 [' in sentence(text, 'Not shown')
+    assert 'FGD: +6.0 [+3.5, +8.5] on `tiny` (tuned, 60 % of the gap, ~1.50 × time); KD: +6.0' in best
+    assert '+6.0 [+5.9, +6.1] on `other` (this repository’s weights, 60 % of the gap, ~2.00 × time).' in best
+    assert 'Not clearly below: none on `tiny`; LD on `other`.' in best
+    assert 'If the heads differ' not in text and 'The cheapest' not in text, 'nothing was timed'
+    scores = sentence(text, 'If you want class scores')
+    assert 'KD: +6.0 [+5.9, +6.1] on `other`' in scores
+    assert 'on `tiny` KD is not shown to help: -2.0 [-2.2, -1.8] (tuned, ' in scores
+    assert 'on `other` LD is not shown to help: +6.0 [' in sentence(text, 'If teacher and student')
+    untuned = sentence(text, 'If you cannot tune')
+    assert 'on `tiny` none of FGD, AT and KD is shown to help; the largest mean is that of FGD, +2.0 [' in untuned
+    assert '(published weights, 20 % of the gap' in untuned
+    assert '+4.0 [+3.9, +4.1] on `tiny`' in text.splitlines()[0]
+    assert 'in a setting at least: KD -2.0 ± 0.2 (tuned, `tiny`)' in sentence(text, 'Avoid')
+    assert 'AT +0.1 ± 2.5 (tuned, `tiny`); LD +6.0 ± 12.9 (published weights, `other`)' in sentence(text, 'Not shown')
     assert 'best of many is flattered' in text and 'Time with a ~ is rough.' in text
-    assert len(text.splitlines()) <= 15
+    assert 'Not all tuned runs are there yet: `other`.' in text and 'KD needs heads with the same classes' in text
+    assert len(text.splitlines()) <= 14
 
 
-def test_choice_goes_to_methods_of_most_settings(records):
-    only_here = runs('mgd/x1', (0.2, 0.2, 0.2)) + tuning('mgd', x1=0.5, x5=0.4)
-    assert 'MGD: +20.0' in sentence(choice_section({'tiny': records + only_here}), 'The largest gain')
-    text = choice_section({'tiny': records + only_here, 'other': second()})
-    assert 'FGD: +6.0' in sentence(text, 'The largest gain') and 'Not clearly below it: MGD on `tiny`' in text
-    assert 'FGD, 150 % of the gap' in sentence(text, 'The most for')
+def test_choice_of_class_scores_ranks_what_it_shows(records):
+    # QFL is the better one here, and ran here only; DKD is the best of `other`: nobody wins over both.
+    here = runs('qfl/x1', (0.036, 0.036, 0.036)) + runs('dkd/x1', (0.02, 0.02, 0.02))
+    there = [r | dict(setting='other') for r in runs('dkd/x1', (0.07, 0.07, 0.07))]
+    text = sentence(choice_section({'tiny': records + here, 'other': second() + there}), 'If you want class scores')
+    assert (
+        'QFL: +3.6 [+3.5, +3.7] on `tiny` (published weights,' in text and 'DKD: +7.0 [+6.9, +7.1] on `other`' in text
+    )
+    assert 'KD: +6.0' not in text.replace('DKD', '') and '+2.0' not in text
+    both = [r for r in records + here if r['method'] != 'qfl']
+    text = sentence(choice_section({'tiny': both, 'other': second() + there}), 'If you want class scores')
+    assert 'DKD: +2.0 [+1.9, +2.1] on `tiny`' in text and text.count('DKD:') == 1 and '; +7.0 [' in text
 
 
-def test_choice_weighs_time():
-    text = choice_section({'other': second()})
-    assert 'KD (needs' in sentence(text, 'The largest gain'), 'LD has the same mean, but is not clear of zero'
-    # KD: 60 % of the gap for one training time more. FGD: 30 % for a tenth. AT: 40 % for a tenth.
-    assert 'FGD, 300 % of the gap per training time' in sentence(text, 'The most')
-    assert 'FGD: +3.0' in sentence(text, 'The cheapest') and 'on `other`' not in text
-    cheap = [r | dict(setting='other') for r in runs('at/x1', (0.04, 0.04, 0.04), cpu_seconds=44.0)]
-    text = choice_section({'other': second() + cheap})
-    assert 'AT, 400 % of the gap per training time' in sentence(text, 'The most')
-    assert 'KD (needs' in sentence(text, 'The largest gain')
-    free = [r | dict(setting='other') for r in runs('pkd/x1', (0.02, 0.02, 0.02), cpu_seconds=36.0)]
-    text = choice_section({'other': second() + free})
-    assert 'PKD, 2000 % of the gap per' in sentence(text, 'The most'), 'no time is less than a hundredth'
+def test_choice_takes_tuned_figures_once_all_are_there(records):
+    text = choice_section({'tiny': records})
+    assert 'FGD: +6.0 [+3.5, +8.5] (tuned,' in sentence(text, 'The largest gain') and 'Not all tuned' not in text
+    begun = [r for r in records if r['cell'] != 'fgd/x5/seed2']
+    text = choice_section({'tiny': begun})
+    best = sentence(text, 'The largest gain')
+    assert 'none of FGD, AT and KD is shown to help; the largest mean is that of FGD, +2.0 [' in best
+    assert '(published weights, 20 %' in best and 'Not all tuned runs are there yet: `tiny`.' in text
+    assert 'dots; published weights' in readme_section({'tiny': begun}) and 'If you cannot tune' not in text
+
+
+def test_choice_weighs_time_that_was_measured():
+    timed = [r | dict(setting='other') for r in (timing('fgd', 1.1), timing('kd', 2.0))]
+    text = choice_section({'other': second() + timed})
+    assert 'KD: +6.0' in sentence(text, 'The largest gain'), 'LD has the same mean, but is not clear of zero'
+    # KD: 60 % of the gap for one training time more. FGD: 30 % for a tenth.
+    both = sentence(text, 'The most for the time, and the cheapest that is shown to help')
+    assert 'FGD: +3.0 [+2.9, +3.1] (published weights, 30 % of the gap, 1.10 × time).' in both
+    assert 'on `other`' not in both
+    cheap = [r | dict(setting='other') for r in runs('at/x1', (0.001, 0.001, 0.001), cpu_seconds=40.4)]
+    text = choice_section({'other': second() + timed + cheap})
+    assert 'AT' not in sentence(text, 'The most'), 'its time is that of whole runs'
+    cheap += [timing('at', 1.05) | dict(setting='other')]
+    text = choice_section({'other': second() + timed + cheap})
+    both = sentence(text, 'The most for the time, and')
+    assert 'FGD' in both and 'AT' not in both, '0.1 points are within what rounding makes'
+    cheap[:3] = [r | dict(setting='other') for r in runs('at/x1', (0.004, 0.004, 0.004))]
+    text = choice_section({'other': second() + timed + cheap})
+    assert 'AT: +0.4 [+0.3, +0.5] (this repository’s weights, 4 % of the gap, 1.05 × time)' in sentence(
+        text, 'The cheapest'
+    )
+    lacking = [r for r in second() + timed + cheap if r['cell'] != 'at/x1/seed1']
+    assert 'FGD' in sentence(choice_section({'other': lacking}), 'The most for the time, and'), 'AT lacks a seed'
 
 
 def test_choice_without_any_help():
     records = base() + runs('fgd/x1', (0.03, -0.03, 0.01)) + runs('kd/x1', (0.02, -0.03, 0.01))
-    text = choice_section({'tiny': records})
-    assert 'none of FGD and KD is shown to help; the largest mean is that of FGD: +0.3 [' in sentence(
+    text = choice_section({'tiny': records + [timing('fgd', 1.1)]})
+    assert 'none of FGD and KD is shown to help; the largest mean is that of FGD, +0.3 [' in sentence(
         text, 'The largest gain'
     )
-    assert 'KD is not shown to help' in sentence(text, 'If you want class scores') and 'The most for' not in text
+    assert 'KD is not shown to help: +0.0' in sentence(text, 'If you want class scores') and 'The most for' not in text
     assert 'The cheapest' not in text and 'If you cannot tune' not in text
+
+
+def test_one_method_is_not_ranked():
+    records = base() + runs('fgd/x1', (0.05, 0.06, 0.07)) + [timing('fgd', 1.1)]
+    text = choice_section({'tiny': records})
+    assert 'FGD: +6.0 [+3.5, +8.5] (published weights, 60 %' in sentence(text, 'The gain')
+    assert 'largest' not in text and 'The most' not in text and 'The cheapest' not in text
+    assert 'Not clearly below' not in text
+    report = report_setting(records).markdown()
+    assert 'is first' not in report and 'bar ' not in report and 'bars' not in report
+    assert (
+        '1 of 1 method (100 %); below: none.' in report and '- Share of the gap, with published weights: FGD' in report
+    )
+    lone = base() + runs('fgd/x1', (0.05,), seeds=(0,)) + runs('kd/x1', (0.01,), seeds=(0,))
+    report = report_setting(lone).markdown()
+    assert 'is first' not in report and ': met' not in report and ': missed' not in report
+
+
+def test_rank_is_of_methods_with_all_seeds(records):
+    more = runs('mgd/x1', (0.2, 0.2), seeds=(0, 1)) + tuning('mgd', x1=0.3, x5=0.2)
+    text = report_setting(records + more).markdown()
+    assert 'Of the 3 tuned methods that have all seeds FGD is first' in text
+    untuned = runs('mgd/x1', (0.03, 0.03, 0.03))
+    text = report_setting(records + untuned).markdown()
+    assert 'Of the 4 methods at published weights that have all seeds MGD is first; the seeds do not tell it' in text
+    assert 'Of the 3 tuned methods that have all seeds FGD is first' in text
+    few = report_setting(records + runs('mgd/x1', (-0.03, 0.03, -0.03))).markdown()
+    assert '**MGD**: -1.0 [-9.6, +7.6] (published weights, not tuned yet).' in few
+    few = report_setting(base() + runs('mgd/x1', (-0.03, 0.03, -0.03))).markdown()
+    assert '(published weights).' in few
+
+
+def test_no_bar_for_drawn_images(records):
+    drawn = [r | dict(pair=dict(r['pair'], data='synthetic_96')) for r in records]
+    report = report_setting(drawn)
+    text = report.markdown()
+    assert report.summary['tuned']['enough_help'] is None and report.summary['tuned']['enough_gap'] is None
+    assert 'tuned: 1 of 3 methods (33 %); below: KD.' in text and 'tuned: FGD, 60 % (+6.0 [+3.5, +8.5]).' in text
+    assert 'No bar applies to drawn images' in text and ': met' not in text and ': missed' not in text
+
+
+def test_rows_that_lack_seeds_are_named(records):
+    assert 'Not all seeds' not in report_setting(records).markdown()
+    text = report_setting(records + runs('mgd/x1', (0.2, 0.2), seeds=(0, 1))).markdown()
+    assert 'against the plain student of these seeds only. Not all seeds: MGD.' in text
+
+
+def test_changed_sources_are_told(records):
+    text = report_setting([r | dict(commit='0123456789abcdef+changes') for r in records[:2]] + records[2:]).markdown()
+    runs_ = len(records)
+    assert f'Commits: 0123456789ab+changes, 0123456789ab; uncommitted changes in 2 of {runs_} runs.' in text
+    assert 'Commit: 0123456789ab.\n' in report_setting(records).markdown()
+
+
+def test_marks_on_every_row_go_to_the_caption():
+    records = base() + runs('kd/x1', (0.01, 0.02, 0.03)) + runs('at/x1', (0.01, 0.02, 0.03))
+    text = report_setting(records).markdown()
+    assert '†' not in text and 'No weight of any of these methods is published for detectors' in text
+    table = readme_section({'tiny': records})
+    assert '†' not in table and 'For all these methods the weight that counts as published' in table
+
+
+def test_rough_time_below_one_is_one(records):
+    fast = [r | dict(cpu_seconds=30.0) if r['method'] == 'at' else r for r in records]
+    assert row_of(report_setting(fast).markdown(), 'AT')[8] == '~1'
+    assert row_of(report_setting([*fast, timing('at', 0.98)]).markdown(), 'AT')[8] == '0.98', 'that was measured'
+
+
+def test_settings_with_few_methods_have_a_table_of_their_own(records):
+    pair = dict(records[0]['pair'], title='GFL R18 to R8')
+    gfl = base() + runs('ld/x1', (0.02, 0.03, 0.04)) + [record('plain_longer/seed0', 0.5, steps=200)]
+    gfl = [r | dict(setting='gfl', pair=pair) for r in gfl]
+    text = readme_section({'tiny': records, 'gfl': gfl})
+    main, small = text.split('**Other detectors, published weights**')
+    assert row_of(main, ' ')[1:] == ['R18 to R8, dots; tuned'] and 'LD' not in main
+    assert row_of(small, 'GFL')[1:] == ['52.0', '42.0 ± 2.0', 'LD', '+3.0 [+0.5, +5.5]', '30 %']
+    assert 'LD: +3.0 [+0.5, +5.5] on `gfl` (published weights,' in sentence(
+        choice_section({'tiny': records, 'gfl': gfl}), 'On other detectors'
+    )
+    assert 'Other detectors' not in readme_section({'gfl': gfl}), 'alone it is the table'
+    tuned = gfl + [r | dict(setting='gfl', pair=pair) for r in tuning('ld', x1=0.2, x5=0.1)]
+    assert 'Other detectors' not in readme_section({'tiny': records, 'gfl': tuned})
+
+
+def test_readme_table_of_many_methods_leaves_out_what_is_not_clear():
+    names = 'ab at cc crd ctkd cwd dist dkd fbkd fgd fitnet fsp ft ickd kd mgd'.split()
+    records = base() + runs('pkd/x1', (0.05, 0.05, 0.05))
+    records += [r for name in names for r in runs(f'{name}/x1', (0.0, 0.01, -0.02))]
+    text = readme_section({'tiny': records})
+    assert row_of(text, 'PKD')[1] == '**+5.0 ± 0.1**' and '| FGD' not in text
+    assert 'Not in the table, as not clear of zero: on `tiny` AB -0.3 ± 3.8, AT -0.3 ± 3.8, CC' in text
+    fewer = readme_section({'tiny': [r for r in records if r['method'] != 'kd']})
+    assert row_of(fewer, 'FGD')[1] == '-0.3 ± 3.8' and 'Not in the table' not in fewer
+
+
+def test_reports_of_some_settings_only(records, tmp_path):
+    both = records + second()
+    assert write_reports(both, tmp_path, only=['other', 'nowhere']).keys() == {'other'}
+    assert [path.name for path in tmp_path.iterdir()] == ['other']
+    assert write_reports(both, tmp_path, only=()) == {}
+    assert write_reports(both, tmp_path).keys() == {'tiny', 'other'}
 
 
 def test_choice_of_many_settings_stays_short():
     settings = {}
     for i in range(5):
         gains = (0.01 * i, 0.01 * i, 0.01 * i)
-        settings[f's{i}'] = [r | dict(setting=f's{i}') for r in base() + runs('fgd/x1', gains)]
+        settings[f's{i}'] = [
+            r | dict(setting=f's{i}') for r in base() + runs('fgd/x1', gains) + runs('kd/x1', (0, 0, 0))
+        ]
     best = sentence(choice_section(settings), 'The largest gain')
-    assert '+2.0, the mean of 5 settings, clear of zero in 4, from +0.0 [' in best
-    assert 'to +4.0 [+3.9, +4.1] on `s4`' in best
-    assert '`s2`' not in best and 'Nowhere clearly below it: none.' in best
+    assert 'FGD: +2.5, the mean of 4 settings, clear of zero in 4 of them, from +1.0 [' in best
+    assert 'to +4.0 [+3.9, +4.1] on `s4`' in best and '`s2`' not in best
+    assert 'on `s0` none of FGD and KD is shown to help' in best
+    assert 'Clearly above every other method in 4 of 4.' in best
 
 
 def test_choice_takes_settings_whose_heads_differ():
@@ -782,35 +976,29 @@ def test_choice_takes_settings_whose_heads_differ():
 
 
 def test_choice_never_names_what_does_not_gain():
-    below = base() + runs('kd/x1', (-0.01, -0.01, -0.01)) + runs('qfl/x1', (-0.02, -0.03, 0.01)) + tuning('kd', x1=0.3)
+    below = base() + runs('kd/x1', (-0.01, -0.01, -0.01)) + runs('qfl/x1', (-0.02, -0.03, 0.01)) + [timing('kd', 1.1)]
     text = choice_section({'tiny': below})
-    for begin in ('The largest gain', 'If you want class scores', 'If you cannot tune'):
+    for begin in ('The largest gain', 'If you want class scores'):
         assert 'none of KD and QFL is shown to help' in sentence(text, begin)
     assert 'The most for' not in text and 'The cheapest' not in text
-    many = {}
-    for i, gain in enumerate((0.05, 0.05, 0.05, 0.0)):
-        many[f's{i}'] = [r | dict(setting=f's{i}') for r in base() + runs('kd/x1', (gain, gain, gain))]
-    assert 'KD (needs' in sentence(choice_section(many), 'The largest gain'), 'clear in three of four settings'
-    many['s3'] = [r | dict(setting='s3') for r in base() + runs('kd/x1', (-0.05, -0.05, -0.05))]
-    assert 'KD is not shown to help' in sentence(choice_section(many), 'The largest gain'), 'and harmful in the fourth'
 
 
 def test_no_effect_is_not_said_of_two_seeds():
     records = base() + runs('fgd/x1', (0.0, 0.01), seeds=(0, 1)) + runs('mgd/x1', (0.0, 0.01, -0.01))
     line = sentence(choice_section({'tiny': records}), 'Not shown to help')
-    assert 'MGD (+0.0 [' in line and 'FGD' not in line
+    assert 'MGD +0.0 ± 2.5' in line and 'FGD' not in line
 
 
 def test_a_setting_with_few_seeds_has_no_voice():
     whole = base() + runs('fgd/x1', (0.03, 0.03, 0.03))
-    begun = base() + runs('fgd/x1', (-0.01, 0.03), seeds=(0, 1)) + runs('pkd/x1', (0.05,), seeds=(0,))
+    begun = base() + runs('fgd/x1', (0.03, 0.03), seeds=(0, 1)) + runs('pkd/x1', (0.05,), seeds=(0,))
     begun = [r | dict(setting='begun') for r in begun]
-    text = choice_section({'whole': whole, 'begun': begun})
-    assert 'FGD: +3.0 [+2.9, +3.1] on `whole`' in sentence(text, 'The largest gain')
-    assert 'none of PKD and FGD is shown to help' in sentence(choice_section({'begun': begun}), 'The largest gain')
-    assert 'that of FGD: +1.0 [' in choice_section({'begun': begun}), 'one seed is no figure to lead with'
+    best = sentence(choice_section({'whole': whole, 'begun': begun}), 'The largest gain')
+    assert 'FGD: +3.0 [+2.9, +3.1] on `whole`' in best
+    assert 'on `begun` none of PKD and FGD is shown to help (none has the 3 seeds that it takes)' in best
+    assert 'that of FGD, +3.0 (2 seeds) (published' in best, 'one seed is no figure to lead with, two have no interval'
     table = readme_section({'whole': whole, 'begun': begun})
-    assert row_of(table, 'FGD')[1:] == ['**+3.0 ± 0.1** ‡', '+1.0 ± 25.4 (2 seeds) ‡']
+    assert row_of(table, 'FGD')[1:] == ['**+3.0 ± 0.1**', '+3.0 (2 seeds)']
 
 
 def test_tuned_runs_are_shown_once_they_have_all_seeds():
