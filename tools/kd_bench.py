@@ -160,8 +160,8 @@ def main(argv: list[str] | None = None) -> None:
         names = {setting.name for setting in settings}
         records, failed = run_settings(settings, options)
     if not args.dry_run:
-        mine = [record for record in records if not names or record['setting'] in names]
-        for name, path in write_reports(mine, args.work_dir, read_reasons(args.results[0].parent / REASONS)).items():
+        reasons = read_reasons(args.results[0].parent / REASONS)
+        for name, path in write_reports(records, args.work_dir, reasons, only=names or None).items():
             print(f'Report of {name}: {path}')
     if args.write_readme and not args.dry_run:
         print('Written:', ', '.join(map(str, publish(records, args.repo))))

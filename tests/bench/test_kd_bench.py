@@ -172,19 +172,37 @@ def test_a_second_call_runs_nothing(whole, capsys):
     assert f'{len(whole.records())} finished, 0 to run' in capsys.readouterr().out
 
 
-def test_the_command_of_a_line_repeats_the_run_in_a_new_folder(whole, tmp_path, capsys):
-    before, old = whole.results.read_bytes(), whole.records()['plain/seed0']
+def test_a_finished_run_is_repeated_elsewhere_and_never_overwritten(tmp_path, capsys):
+    toy = Toy(tmp_path / 'toy')
+    toy.write()
+    other = dict(setting='other', cell='plain/seed9', digest='x', kind='student', role='plain', steps=0, batch_size=8)
+    toy.work.mkdir(parents=True)
+    toy.results.write_text(json.dumps(other) + '\n')
+    assert toy.run('--only', 'plain') == 0
+    assert not (toy.work / 'other').exists()  # the report of a setting that is not named
+    (folder,) = (toy.work / 'toy' / 'cells').glob('plain-*/')
+    assert f'running toy: plain/seed0, log {folder}/console.log' in capsys.readouterr().out
+    old = toy.records()['plain/seed0']
+    assert json.loads((folder / 'record.json').read_text()) == old and (folder / 'console.log').is_file()
+    assert old['wall_seconds'] > old['train_seconds'] > 0
+    before, final = toy.results.read_bytes(), weights_digest(state(toy.weights('plain/seed0')))
+
     words = old['repeat'].split()[2:]
-    work = tmp_path / 'again'
-    assert guarded(tool().main, [*words, '--work-dir', str(work)]) == 0
+    assert guarded(tool().main, [*words, '--work-dir', str(toy.work)]) == 0
     out = capsys.readouterr().out
-    (new,) = read_records(work / 'results.jsonl')
-    (folder,) = (work / 'toy' / 'cells').glob('plain-*/')
-    assert f'running toy: plain/seed0, log {folder}/console.log' in out and (folder / 'console.log').is_file()
-    assert json.loads((folder / 'record.json').read_text()) == new
+    assert f'1 finished already, in {toy.results}: nothing to run.' in out and '--work-dir NEW' in out
+    assert guarded(tool().main, [*words, '--work-dir', str(tmp_path / 'again')]) == 0
+    (new,) = read_records(tmp_path / 'again' / 'results.jsonl')
     measured = ('metrics', 'curve', 'initial_weights', 'data', 'digest', 'weights')
     assert {k: new[k] for k in measured} == {k: old[k] for k in measured}
-    assert new['wall_seconds'] > new['train_seconds'] and whole.results.read_bytes() == before
+    assert toy.results.read_bytes() == before
+
+    capsys.readouterr()
+    for number in (1, 2):  # other results in the same work folder
+        assert toy.run('--only', 'plain', '--results', str(tmp_path / f'{number}.jsonl')) == 0
+        kept = folder.with_name(f'{folder.name}.{number}')
+        assert f'toy: plain/seed0: what an earlier run left is kept in {kept}' in capsys.readouterr().out
+        assert [weights_digest(state(path)) for path in kept.glob('*.pth')] == [final]
 
 
 def test_a_run_whose_record_is_gone_is_repeated_with_equal_outcome(toy, capsys):
@@ -242,13 +260,6 @@ def test_what_fails_fails_alone(toy, capsys, monkeypatch):
     )
     toy.write(methods=methods, seeds=[0])
     before = toy.records().keys()
-    for word in ('--dry-run', '--jobs=1'):  # each method is built before anything runs, and all that is wrong is told
-        assert toy.run(word) == 2
-        out, err = capsys.readouterr()
-        assert re.search(r'2 errors:\n- toy: bad_tap: .*nowhere.*\n- toy: bad_stage: .*nowhere', err)
-        assert '--no-check' in err and 'running' not in out and toy.records().keys() == before
-        assert 'toy: checking whether bad_tap, bad_stage, infinite, ft, own fit' in out
-        assert ('toy: bad_tap/x1/seed0  (about' in out) == (word == '--dry-run')
     assert toy.run('--no-check') == 2
     out, err = capsys.readouterr()
     assert 'checking' not in out
@@ -265,6 +276,31 @@ def test_what_fails_fails_alone(toy, capsys, monkeypatch):
     assert not new['own/x1/seed0']['diverged'] and new['own/x1/seed0']['curve']['distill_loss'][0] > 0
     stage = toy.records()['first_stage/ft']
     assert stage['metrics'] == {} and stage['steps'] == 3 and new['ft/x1/seed0']['curve']['distill_loss'][0] > 0
+
+
+def test_methods_that_do_not_fit_are_told_before_anything_runs(tmp_path, capsys):
+    text = "distill = dict(ft=dict(teacher='nowhere', loss=dict(type='kd_det.FTLoss', stage='paraphraser')))\n"
+    toy = Toy(tmp_path / 'toy')
+    methods = dict(
+        bad_tap=dict(fragment='pkd', change=dict(student='nowhere')),
+        crosskd={},  # after the third convolution of a tower; these have two
+        bad_stage=dict(fragment='ft', first_stage='bad_stage.py'),
+        ft={},
+    )
+    toy.folder.mkdir()
+    (toy.folder / 'bad_stage.py').write_text(text)
+    toy.write(methods=methods)
+    for word in ('--dry-run', '--jobs=1'):
+        assert toy.run(word) == 2
+        out, err = capsys.readouterr()
+        assert re.search(
+            r'3 errors:\n- toy: bad_tap: .*nowhere.*\n- toy: crosskd: .*\n- toy: bad_stage: .*nowhere', err
+        )
+        assert '--no-check' in err and 'toy: ft: ' not in err and 'running' not in out and not toy.results.exists()
+        assert 'toy: checking whether bad_tap, crosskd, bad_stage, ft fit' in out
+        assert ('toy: bad_tap/x1/seed0  (about' in out) == (word == '--dry-run')
+    assert toy.run('--dry-run', '--only', 'ft', 'plain') == 0  # nothing else is checked
+    assert 'checking whether ft fit' in capsys.readouterr().out
 
 
 def test_without_a_teacher_only_the_plain_student_is_left(tmp_path, capsys):
