@@ -249,7 +249,7 @@ class SettingReport:
         if bars:
             lines.append(f'The bars are {_TARGETS}.')
         elif self.figures.synthetic and any(self.summary[name]['ranked'] for name in _COLUMNS):
-            lines.append(f'No bar applies to drawn images; there are some for real ones: {_TARGETS}.')
+            lines.append(f'The images are drawn, so that the shares are not held against {_TARGETS}.')
         longer = self.figures.students.get('plain_longer')
         if longer is not None and longer.gain is not None:
             lines.append(
