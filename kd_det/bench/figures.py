@@ -153,6 +153,7 @@ class SettingFigures:
         name: The setting.
         pair: What the records say of networks and data.
         teachers: ``'trained'``, ``'shuffled'``, … → mAP on the validation split.
+        teacher_metrics: The other metrics of the trained teacher.
         students: ``'plain'``, ``'plain_longer'``, ``'plain_as_teacher'`` (for the teacher's number of steps),
             ``'self_distilled'`` → column, those that exist.
         rows: The methods, by the greater gain of their columns.
@@ -171,6 +172,7 @@ class SettingFigures:
     name: str
     pair: dict
     teachers: dict[str, float]
+    teacher_metrics: dict[str, float]
     students: dict[str, Column]
     rows: list[MethodRow]
     controls: list[Control]
@@ -555,6 +557,7 @@ def collect(records: Sequence[Record]) -> SettingFigures:
         name=settings.pop(),
         pair=dict(next((r['pair'] for r in reported or records if r.get('pair')), {})),
         teachers=teachers,
+        teacher_metrics=_metrics([r for r in reported if r['kind'] == 'teacher' and r['teacher'] == 'trained']),
         students={role: column for role, column in others.items() if column is not None},
         rows=rows,
         controls=_controls(students, {r['seed']: _map(r) for r in plain}),

@@ -290,14 +290,30 @@ class SettingReport:
                 row = rows[name]
                 which = self.figures.weights(row, row.shown)
                 why = [self.reasons[name].rstrip('.')] if self.reasons.get(name) else []
-                why = '; '.join([*why, *row.facts()])
+                why = '; '.join([*why, *self._where(row.shown), *row.facts()])
                 lines.append(
                     f'**{row.method.title}**: {say.gain(row.shown.gain)} ({which})'
                     + (f'. {why[0].upper()}{why[1:]}.' if why else '.')
                 )
             if lines:
                 parts += [words, _bullets(lines)]
+        lead = self._differences(self.figures.teacher_metrics)
+        if parts and lead:
+            parts.insert(0, f'The teacher over the plain student: {lead}.')
         return '\n\n'.join(parts)
+
+    def _where(self, column: Column) -> list[str]:
+        """At which overlaps a column differs from plain, if it has the same seeds."""
+        plain = self.figures.plain
+        same = plain is not None and set(plain.values) == set(column.values)
+        return [found] if same and (found := self._differences(column.metrics)) else []
+
+    def _differences(self, metrics: Mapping[str, float]) -> str:
+        plain = self.figures.plain
+        names = ('AP50', 'AP75')
+        if plain is None or not all(name in metrics and name in plain.metrics for name in names):
+            return ''
+        return ', '.join(f'{name} {say.signed(metrics[name] - plain.metrics[name])}' for name in names)
 
     def _controls(self) -> str:
         controls = self.figures.controls

@@ -602,7 +602,8 @@ def test_sentences_hold_the_figures(records):
         'trained longer (1.50 times the time) gains +4.0 [+3.9, +4.1]; of the methods that cost no more, 1 of 3 '
         'gain more, 0 with the interval clear of zero.',
         'Unclear, the interval holds zero:\n\n'
-        '- **AT**: +0.1 [-2.4, +2.6] (tuned). The maps are too small; the chosen factor 1 is the smallest tried',
+        '- **AT**: +0.1 [-2.4, +2.6] (tuned). '
+        'The maps are too small; AP50 +0.1, AP75 +0.1; the chosen factor 1 is the smallest tried',
         'its loss is 28 % of the student’s own on average.',
         'Below plain with the interval:\n\n- **KD**: -2.0 [-2.2, -1.8] (tuned).',
         'start from the same weights and see the same images in the same order and the same flips, which was checked.',
@@ -1012,3 +1013,20 @@ def test_tuned_runs_are_shown_once_they_have_all_seeds():
     assert row.shown is row.published and row.tuned is not None
     (row,) = collect([*given, *tuned]).rows
     assert row.shown is row.tuned and row.shown.gain.mean == pytest.approx(0.2)
+
+
+def test_where_a_method_falls_short_is_told_by_overlap():
+    """AP at two overlaps beside plain, for the teacher and for what does not help; only over the same seeds."""
+    shift = dict(AP50=0.5, AP75=0.2, small=-1)
+    records = [
+        record('teacher/trained', 0.52, seed=7, metrics=dict(mAP=0.52, AP50=0.7, AP75=0.6)),
+        *(record(f'plain/seed{seed}', PLAIN[seed], metrics=dict(shift, mAP=PLAIN[seed])) for seed in PLAIN),
+        *(record(f'kd/x1/seed{s}', PLAIN[s] - 0.01, metrics=dict(mAP=PLAIN[s], AP50=0.51, AP75=0.15)) for s in PLAIN),
+        *runs('at/x1', (-0.01, -0.03), seeds=(0, 1)),
+    ]
+    report = report_setting(records, dict(kd='it looks elsewhere.')).markdown()
+    assert 'The teacher over the plain student: AP50 +20.0, AP75 +40.0.' in report
+    (kd,) = [line for line in report.splitlines() if line.startswith('- **KD**')]
+    assert '. It looks elsewhere; AP50 +1.0, AP75 -5.0; ' in kd
+    (at,) = [line for line in report.splitlines() if line.startswith('- **AT**')]
+    assert 'AP50' not in at
