@@ -300,6 +300,8 @@ class SettingReport:
         lead = self._differences(self.figures.teacher_metrics)
         if parts and lead:
             parts.insert(0, f'The teacher over the plain student: {lead}.')
+        if parts and self.reasons:
+            parts.append('Reasons are read from the records; no further runs tried them.')
         return '\n\n'.join(parts)
 
     def _where(self, column: Column) -> list[str]:

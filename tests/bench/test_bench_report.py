@@ -1028,5 +1028,7 @@ def test_where_a_method_falls_short_is_told_by_overlap():
     assert 'The teacher over the plain student: AP50 +20.0, AP75 +40.0.' in report
     (kd,) = [line for line in report.splitlines() if line.startswith('- **KD**')]
     assert '. It looks elsewhere; AP50 +1.0, AP75 -5.0; ' in kd
+    assert 'Reasons are read from the records; no further runs tried them.' in report
+    assert 'Reasons are read' not in report_setting(records).markdown()
     (at,) = [line for line in report.splitlines() if line.startswith('- **AT**')]
     assert 'AP50' not in at
