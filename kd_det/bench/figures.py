@@ -592,6 +592,24 @@ def level_with(
     return found
 
 
+_NO_TEACHER = 'The trained teacher has no record, so that shares of the gap are unknown.'
+
+
+def _students_missing(
+    students: Mapping[str, Column | None], titles: Mapping[str, str], seeds: Sequence[int]
+) -> list[str]:
+    """Sentences about students without a method, title by role, that have no record at all or lack seeds."""
+    found = []
+    for role, title in titles.items():
+        column = students[role]
+        lacking = [seed for seed in seeds if column is None or seed not in column.values]
+        if column is None:
+            found.append(f'No record of a {title}.')
+        elif lacking:
+            found.append(f'The {title} lacks {_seeds(lacking)}.')
+    return found
+
+
 def _missing(
     teachers: Mapping[str, float],
     students: Mapping[str, Column | None],
@@ -599,17 +617,9 @@ def _missing(
     seeds: Sequence[int],
 ) -> list[str]:
     """Sentences about cells without a record, as far as the others let one expect them."""
-    found = (
-        [] if 'trained' in teachers else ['The trained teacher has no record, so that shares of the gap are unknown.']
-    )
+    found = [] if 'trained' in teachers else [_NO_TEACHER]
     students_of = dict(plain='plain student', plain_longer='longer plain run', self_distilled='self-distilled student')
-    for role, title in students_of.items():
-        column = students[role]
-        lacking = [seed for seed in seeds if column is None or seed not in column.values]
-        if column is None:
-            found.append(f'No record of a {title}.')
-        elif lacking:
-            found.append(f'The {title} lacks {_seeds(lacking)}.')
+    found += _students_missing(students, students_of, seeds)
     factors = sorted({factor for row in rows for factor in row.holdout})
     lacking_by: dict[str, list[str]] = {}
     for row in rows:
@@ -641,21 +651,13 @@ def _planned_and_missing(
     seeds, factors = list(plan['seeds']), list(plan.get('factors') or [])
     tunes = bool(factors) and plan.get('weights') != 'published'
     teachers = {record['teacher'] for record in records if record['kind'] == 'teacher'}
-    found = []
-    if 'trained' not in teachers:
-        found.append('The trained teacher has no record, so that shares of the gap are unknown.')
+    found = [] if 'trained' in teachers else [_NO_TEACHER]
     if plan.get('shuffled_teacher') and 'shuffled' not in teachers:
         found.append('The teacher of shuffled labels has no record.')
     wanted = dict(plain='plain student')
     wanted |= dict(plain_longer='longer plain run') if plan.get('longer') else {}
     wanted |= dict(self_distilled='self-distilled student') if plan.get('self_distilled') else {}
-    for role, title in wanted.items():
-        column = students[role]
-        lacking = [seed for seed in seeds if column is None or seed not in column.values]
-        if column is None:
-            found.append(f'No record of a {title}.')
-        elif lacking:
-            found.append(f'The {title} lacks {_seeds(lacking)}.')
+    found += _students_missing(students, wanted, seeds)
     trained = any(r['kind'] == 'teacher' and r['teacher'] == 'trained' and r.get('steps') for r in records)
     if plan.get('as_long_as_teacher') and trained and students['plain_as_teacher'] is None and not longer_as_teacher:
         found.append('No record of a plain student trained for as long as the teacher.')
