@@ -35,6 +35,8 @@ class Align(Adapter):
         eps: Added to the variance by ``norm``.
     """
 
+    runs_teacher = False
+
     def __init__(self, resize: str = 'student', norm: bool = False, eps: float = 1e-3) -> None:
         super().__init__()
         if resize not in _SIDES:

@@ -56,6 +56,8 @@ class Adapter(nn.Module):
     student_tap: Tap | None = None
     #: The term's taps into the teacher, one or one for each level; set by the term.
     teacher_taps: Sequence[Tap] = ()
+    #: Whether it runs parts of the teacher by itself, which then may not be let go. Unless it is known not to.
+    runs_teacher: bool = True
     #: The two whole detectors; set by :meth:`bind`.
     student_net: Guest
     teacher_net: Guest

@@ -40,6 +40,8 @@ class Connectors(Adapter):
         teacher: Likewise for the teacher's.
     """
 
+    runs_teacher = False
+
     def __init__(
         self,
         student: dict[str, Any] | Sequence[dict[str, Any]] | None = None,

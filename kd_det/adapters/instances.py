@@ -99,6 +99,11 @@ class Instances(Adapter):
         """The teacher's whole pyramid, if its detections are wanted."""
         return {} if self.detections is None else dict(features='teacher:neck')
 
+    @property
+    def runs_teacher(self) -> bool:
+        """Only to detect with it."""
+        return self.detections is not None
+
     def bind(self, student: nn.Module, teacher: nn.Module, key: str) -> None:
         super().bind(student, teacher, key)
         self.background_label = _number_of_classes(student)

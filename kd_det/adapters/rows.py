@@ -149,6 +149,8 @@ class AnchorRows(Adapter):
     divides its own losses by).
     """
 
+    runs_teacher = False
+
     @property
     def inputs(self) -> dict[str, str]:
         """The student's targets."""

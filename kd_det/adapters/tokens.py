@@ -32,6 +32,8 @@ class TokenMaps(Adapter):
             ``teacher_levels=[1, 2, 3, 4]``.
     """
 
+    runs_teacher = False
+
     def __init__(
         self,
         resize: str = 'student',

@@ -125,6 +125,7 @@ class DistillDetector(BaseDetector):
         self.teachers = make_teachers(teacher, ConfigDict(plain, _scope_=scope))
         for one in self.teachers.values():
             one.see_as(self.student)
+        self._released = False
         self._make_taps()
         self.plan = self._make_plan()
         self._register_load_state_dict_pre_hook(self._accept_plain_student)
@@ -354,6 +355,20 @@ class DistillDetector(BaseDetector):
             if last or not teacher.follows:
                 teacher.load(like.device, like.dtype)
 
+    def _release(self) -> None:
+        """Once, at the first step: let go of what no reading of a teacher needs."""
+        if self._released:
+            return
+        self._released = True
+        busy = {second.owner for second in self._second.values()}
+        for term in self.terms:
+            if term.adapter.runs_teacher:
+                busy |= {self._whose(owner, key) for owner, _, key in term.taps()}
+        for name, teacher in self.teachers.items():
+            gone = [] if name in busy or teacher.follows else teacher.release()
+            if gone:
+                print_log(f'{teacher.key.removeprefix("model.")}: no tap needs {", ".join(gone)}; freed.', 'current')
+
     @torch.no_grad()
     def _inherit(self, path: str, source: str) -> str:
         """Copy all tensors of equal name and shape from the teacher's part to the student's; returns the report.
@@ -418,6 +433,7 @@ class DistillDetector(BaseDetector):
             ConfigError: If a term's name hides a task loss, or ``task_weights`` names no task loss.
         """
         self._load_teachers()
+        self._release()
         try:
             context = self._context(batch_inputs, batch_data_samples)
             running = [term for term in self.terms if term.factor]

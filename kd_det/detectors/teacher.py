@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +21,9 @@ from kd_det.errors import CheckpointError, ConfigError, did_you_mean
 from kd_det.registry import MODELS
 from kd_det.taps import TapSet
 
-_KEYS = ('config', 'checkpoint', 'strict')
+from .inference import PRECISIONS, Trace, fold_batch_norms, relative_error, to_plain, trace, unfold
+
+_KEYS = ('config', 'checkpoint', 'strict', 'precision', 'fold', 'channels_last', 'compile')
 _RUNS = ('extract_feat', 'tensor', 'predict', 'loss')
 
 
@@ -36,16 +39,40 @@ class Teacher:
         checkpoint: Path or URL of its weights, of plain mmdet, kd_det or mmrazor. None, written out, means random
             weights.
         strict: Whether missing, unexpected or mis-shaped keys of the checkpoint stop the run.
+        precision: Of its convolutions and matrix products: ``'fp32'``, ``'bf16'``, ``'fp16'``, or ``'auto'``, that of
+            the autocast around the step; without one, on a GPU ``'bf16'`` (``'fp16'`` where it has no bf16) and on a
+            CPU ``'fp32'``. Readings are float32 in any case.
+        fold: Fold batch norms into the convolutions before them. A norm that a tap reads stays.
+        channels_last: Whether weights and maps lie in NHWC order inside; readings are NCHW.
+        compile: Let ``torch.compile`` have backbone and neck, if no tap lies inside them. What prevents it is logged.
+
+    At the first step the log says what was done and by how much the readings differ from those of the plain network.
 
     Raises:
-        ConfigError: If the config cannot be found or has no model.
+        ConfigError: If the config cannot be found or has no model, or ``precision`` is none of the four.
     """
 
     #: Whether its weights come from the student, so that it is loaded after it.
     follows = False
 
-    def __init__(self, config: Any, checkpoint: str | None, strict: bool = True, key: str = 'model.teacher') -> None:
+    def __init__(
+        self,
+        config: Any,
+        checkpoint: str | None,
+        strict: bool = True,
+        key: str = 'model.teacher',
+        precision: str = 'auto',
+        fold: bool = True,
+        channels_last: bool = True,
+        compile: bool = False,
+    ) -> None:
+        if precision not in ('auto', *PRECISIONS):
+            raise ConfigError(
+                f'{key}.precision: found {precision!r}, expected auto, {", ".join(PRECISIONS)}.'
+                f'{did_you_mean(str(precision), ["auto", *PRECISIONS])}'
+            )
         self.checkpoint, self.strict, self.key = checkpoint, strict, key
+        self.precision, self.fold, self.channels_last, self.compile = precision, fold, channels_last, compile
         model_cfg = _model_config(config, f'{key}.config')
         scope = model_cfg.pop('_scope_', 'mmdet')
         with MODELS.switch_scope_and_registry(scope) as registry:
@@ -54,6 +81,7 @@ class Teacher:
         self.model.requires_grad_(False).eval()
         self.loaded = False
         self._runs: dict[int, tuple[str, dict[Any, int]]] = {}
+        self._trace, self._ready = Trace(), False
         self._convert: tuple[dict[str, Any], dict[str, Any]] | None = None
 
     @classmethod
@@ -145,11 +173,104 @@ class Teacher:
             taps: Taps into this teacher.
         """
         images = self.images(inputs, samples)
+        if not self._ready:
+            self._prepare(images, samples, taps)
+            self._ready = True
+        self._run(images, samples, taps)
+
+    def _run(self, images: Tensor, samples: Any, taps: TapSet) -> None:
+        """One forward, as fast as it was made; the readings are plain."""
         run, counts = self._runs[id(taps)]
         taps.clear()
         taps.stop_at(counts)
-        with torch.no_grad(), taps:
+        if self.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        with torch.no_grad(), self._autocast(images.device.type), taps:
             run_network(self.model, run, images, samples)
+        taps.convert(to_plain)
+
+    def _dtype(self, device: str) -> torch.dtype | None:
+        """What it computes in; None for that of the autocast around it."""
+        if self.precision != 'auto':
+            return PRECISIONS[self.precision]
+        if torch.is_autocast_enabled(device) or device != 'cuda':
+            return None
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+    def _autocast(self, device: str) -> Any:
+        dtype = self._dtype(device)
+        if dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(device, dtype, enabled=dtype is not torch.float32)
+
+    def _prepare(self, images: Tensor, samples: Any, taps: TapSet) -> None:
+        """Fold, convert and compile; say what it does to the readings of one image."""
+        image, sample = images[:1], samples[:1] if samples else samples
+        plain = self._plain_readings(image, sample, taps)
+        done, folded = [], []
+        if self.fold:
+            read = [recorder._module for recorder in taps.recorders.values()]
+            folded = fold_batch_norms(self.model, self._trace.pairs, read)
+            done.append(f'{len(folded)} batch norms folded')
+        if self.channels_last:
+            self.model.to(memory_format=torch.channels_last)
+            done.append('channels last')
+        dtype = self._dtype(image.device.type)
+        if dtype in (torch.bfloat16, torch.float16):
+            for part in (getattr(self.model, name, None) for name in ('backbone', 'neck')):
+                _convert_weights(part, dtype)
+            done.append(str(dtype).removeprefix('torch.'))
+        if self.compile:
+            done.append(self._compile(taps))
+        self._run(image, sample, taps)
+        error = relative_error(taps.tensors(), plain)
+        if folded and dtype in (None, torch.float32) and not torch.is_autocast_enabled(image.device.type):
+            if not error < 1e-3:  # NaN too
+                unfold(folded)
+                done[0] = f'batch norms left as they are, since folded ones changed readings by {error:.1e}'
+                self._run(image, sample, taps)
+                error = relative_error(taps.tensors(), plain)
+        name = self.key.removeprefix('model.')
+        print_log(f'{name}: {", ".join(done) or "plain"}; readings differ by {error:.1e} (rms, relative).', 'current')
+
+    def _plain_readings(self, image: Tensor, sample: Any, taps: TapSet) -> list[Tensor]:
+        """Readings of the network as it was loaded, in float32."""
+        run, counts = self._runs[id(taps)]
+        taps.clear()
+        taps.stop_at(counts)
+        with torch.no_grad(), torch.autocast(image.device.type, enabled=False), taps:
+            run_network(self.model, run, image, sample)
+        return taps.tensors()
+
+    def _compile(self, taps: TapSet) -> str:
+        """Compile backbone and neck where nothing inside them is read; says what came of it."""
+        done = []
+        for name in ('backbone', 'neck'):
+            part = getattr(self.model, name, None)
+            if part is None:
+                continue
+            inside = set(part.modules()) - {part}
+            if any(recorder._module in inside for recorder in taps.recorders.values()):
+                done.append(f'{name} not compiled, because a tap lies inside it')
+                continue
+            eager = part.forward
+            part.forward = _compiled_or_eager(eager, f'{self.key}: {name}')
+            done.append(f'{name} compiled')
+        return ', '.join(done)
+
+    def release(self) -> list[str]:
+        """Let go of parts that no forward of this teacher reaches, such as heads behind the last tap.
+
+        Returns:
+            The names of the children that are gone.
+        """
+        gone = []
+        for name, child in list(self.model.named_children()):
+            ran = any(module in self._trace.ran for module in child.modules())
+            if not ran and any(True for _ in child.parameters()):
+                delattr(self.model, name)
+                gone.append(name)
+        return gone
 
     def probe(self, inputs: Tensor, samples: Sequence[Any], taps: TapSet, key: str) -> None:
         """Find out how deep the taps lie, and read them once.
@@ -159,7 +280,12 @@ class Teacher:
         """
         images = self.images(inputs, samples)
         with torch.no_grad():
-            self._runs[id(taps)] = probe_network(self.model, images, samples, taps, key)
+            self._runs[id(taps)] = run, counts = probe_network(self.model, images, samples, taps, key)
+            with trace(self.model) as self._trace:  # once more, as short as every later run
+                taps.clear()
+                taps.stop_at(counts)
+                with taps:
+                    run_network(self.model, run, images, copy.deepcopy(samples))
 
     def observe_rois(self, features: Any, rois: Tensor, stage: int | None, taps: TapSet) -> None:
         """Score the student's RoIs with the teacher's second stage.
@@ -195,11 +321,14 @@ class EMATeacher(Teacher):
 
     follows = True
 
+    def _prepare(self, *args: Any) -> None:
+        """Its weights move: nothing may be folded or converted."""
+
     def __init__(self, student: dict[str, Any], momentum: float = 0.001, key: str = 'model.teacher') -> None:
         is_number = isinstance(momentum, (int, float)) and not isinstance(momentum, bool)
         if not is_number or not 0 < momentum < 1:
             raise ConfigError(f'{key}.momentum: found {momentum!r}, expected a share between 0 and 1, such as 0.001.')
-        super().__init__(student, None, key=key)
+        super().__init__(student, None, key=key, channels_last=False)
         self.averaged = ExponentialMovingAverage(self.model, momentum)
         self.model = self.averaged.module.eval()
 
@@ -223,6 +352,31 @@ class EMATeacher(Teacher):
                 f"{self.key}: nobody moves the average; add dict(type='kd_det.EMATeacherHook') to custom_hooks."
             )
         super().observe(inputs, samples, taps)
+
+
+def _convert_weights(part: nn.Module | None, dtype: torch.dtype) -> None:
+    """Convolutions and linear layers to half precision; what autocast keeps in float32 stays."""
+    for module in part.modules() if part is not None else ():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            module.to(dtype)
+
+
+def _compiled_or_eager(eager: Callable[..., Any], what: str) -> Callable[..., Any]:
+    """A compiled function that falls back to the eager one, for good, at its first error."""
+    compiled = torch.compile(eager)
+    state = dict(use=True)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if state['use']:
+            try:
+                return compiled(*args, **kwargs)
+            except Exception as error:
+                state['use'] = False
+                first = str(error).strip().splitlines()[0] if str(error).strip() else ''
+                print_log(f'{what} runs uncompiled: {type(error).__name__}: {first}', 'current', level=30)
+        return eager(*args, **kwargs)
+
+    return call
 
 
 def make_teachers(cfg: Any, student: dict[str, Any], key: str = 'model.teacher') -> dict[str, Teacher]:

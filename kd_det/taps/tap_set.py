@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+
+from kd_det.losses._functional import map_tensors
 
 from .tap import Tap
 
@@ -113,6 +115,26 @@ class TapSet:
             ConfigError: If the module did not run, or the tap's index does not exist.
         """
         return tap.pick(self.recorders[tap.source].data_buffer, key or self.key)
+
+    def convert(self, function: Callable[[Tensor], Tensor]) -> None:
+        """Replace every tensor that was read by ``function`` of it; one that several taps read stays one."""
+        made: dict[int, tuple[Tensor, Tensor]] = {}
+
+        def once(tensor: Tensor) -> Tensor:
+            if id(tensor) not in made:
+                made[id(tensor)] = (tensor, function(tensor))
+            return made[id(tensor)][1]
+
+        for recorder in self.recorders.values():
+            recorder.data_buffer[:] = [map_tensors(once, record) for record in recorder.data_buffer]
+
+    def tensors(self) -> list[Tensor]:
+        """Every floating-point tensor in the records, in order."""
+        found: list[Tensor] = []
+        for recorder in self.recorders.values():
+            for record in recorder.data_buffer:
+                map_tensors(lambda t: found.append(t) or t, record)
+        return [tensor for tensor in found if tensor.is_floating_point()]
 
     def clear(self) -> None:
         """Forget all records, so that nothing of the last step's graph is kept."""

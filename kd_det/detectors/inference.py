@@ -1,0 +1,144 @@
+"""The teacher as an inference engine: what may be folded, converted or left out because it is never trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+__all__ = ['PRECISIONS', 'Trace', 'fold_batch_norms', 'relative_error', 'to_plain', 'trace', 'unfold']
+
+#: Name in a config → dtype.
+PRECISIONS = dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
+
+
+@dataclass
+class Trace:
+    """What ran in one forward.
+
+    Attributes:
+        ran: Modules whose forward began.
+        pairs: Convolutions and the batch norms that alone read what they give.
+    """
+
+    ran: set[nn.Module] = field(default_factory=set)
+    pairs: list[tuple[nn.Conv2d, _BatchNorm]] = field(default_factory=list)
+
+
+@contextmanager
+def trace(model: nn.Module) -> Iterator[Trace]:
+    """Watch a forward of a model in eval mode.
+
+    A batch norm is paired with a convolution if each time it ran it read the output of that convolution, as it came,
+    and the convolution ran as often: shared convolutions with a norm per level (RTMDet) are no pairs.
+
+    Args:
+        model: The model. Its forward may be left by an exception.
+
+    Yields:
+        A :class:`Trace`, complete after the block.
+    """
+    found = Trace()
+    makers: dict[int, tuple[nn.Module, Tensor]] = {}  # the tensor is kept, so that its id stays its own
+    runs: dict[nn.Module, int] = {}
+    sources: dict[nn.Module, list[nn.Module | None]] = {}
+
+    def began(module: nn.Module, inputs: tuple) -> None:
+        found.ran.add(module)
+        if isinstance(module, _BatchNorm) and inputs and isinstance(inputs[0], Tensor):
+            sources.setdefault(module, []).append(makers.get(id(inputs[0]), (None,))[0])
+
+    def ended(module: nn.Module, inputs: tuple, output: Any) -> None:
+        if isinstance(module, nn.Conv2d) and isinstance(output, Tensor):
+            makers[id(output)] = (module, output)
+            runs[module] = runs.get(module, 0) + 1
+
+    handles = []
+    for module in model.modules():
+        handles.append(module.register_forward_pre_hook(began))
+        if isinstance(module, nn.Conv2d):
+            handles.append(module.register_forward_hook(ended))
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+    for norm, read in sources.items():
+        conv = read[0]
+        if conv is not None and set(read) == {conv} and runs[conv] == len(read) and _foldable(conv, norm):
+            found.pairs.append((conv, norm))
+    taken = [conv for conv, _ in found.pairs]
+    found.pairs = [(conv, norm) for conv, norm in found.pairs if taken.count(conv) == 1]
+
+
+def _foldable(conv: nn.Conv2d, norm: _BatchNorm) -> bool:
+    """Whether the two are one affine map: running statistics, and a convolution whose forward is torch's own."""
+    plain = type(conv).forward is nn.Conv2d.forward or type(conv).__name__ == 'Conv2d'
+    return plain and norm.running_mean is not None and len(norm.running_mean) == conv.out_channels
+
+
+@torch.no_grad()
+def fold_batch_norms(
+    model: nn.Module, pairs: Iterable[tuple[nn.Conv2d, _BatchNorm]], kept: Iterable[nn.Module] = ()
+) -> list[tuple]:
+    """Fold batch norms into the convolutions before them; identities take their places.
+
+    In exact arithmetic nothing changes: ``w' = w gamma / sqrt(var + eps)``, ``b' = beta + (b - mean) gamma / sqrt(var +
+    eps)``; it is computed in float64. The norm modules themselves stay as they are, for those who hold them.
+
+    Args:
+        model: The model, in eval mode, with its final weights.
+        pairs: From :func:`trace`.
+        kept: Modules that somebody reads: pairs with one of them are left alone.
+
+    Returns:
+        What was done, for :func:`unfold`.
+    """
+    kept, done = set(kept), []
+    parents = {child: (parent, name) for parent in model.modules() for name, child in parent.named_children()}
+    for conv, norm in pairs:
+        if conv in kept or norm in kept or norm not in parents:
+            continue
+        shift = conv.bias if conv.bias is not None else torch.zeros_like(norm.running_mean)
+        scale = norm.weight if norm.weight is not None else torch.ones_like(norm.running_mean)
+        offset = norm.bias if norm.bias is not None else torch.zeros_like(norm.running_mean)
+        tensors = (conv.weight, shift, norm.running_mean, norm.running_var)
+        values = [t.detach().double() for t in (*tensors, scale, offset)]
+        weight, bias = fuse_conv_bn_weights(*values[:4], norm.eps, *values[4:])
+        dtype = conv.weight.dtype
+        done.append((conv, conv.weight, conv.bias, *parents[norm], norm))
+        conv.weight = nn.Parameter(weight.detach().to(dtype), requires_grad=False)
+        conv.bias = nn.Parameter(bias.detach().to(dtype), requires_grad=False)
+        parent, name = parents[norm]
+        parent._modules[name] = nn.Identity()
+    return done
+
+
+def unfold(done: Iterable[tuple]) -> None:
+    """Undo :func:`fold_batch_norms`."""
+    for conv, weight, bias, parent, name, norm in done:
+        conv.weight, conv.bias = weight, bias
+        parent._modules[name] = norm
+
+
+def to_plain(tensor: Tensor) -> Tensor:
+    """A floating-point reading as every loss may take it: float32 where it was of half precision, in NCHW order."""
+    if not tensor.is_floating_point():
+        return tensor
+    dtype = torch.float32 if tensor.dtype in (torch.float16, torch.bfloat16) else tensor.dtype
+    return tensor.to(dtype, memory_format=torch.contiguous_format)
+
+
+def relative_error(found: Iterable[Tensor], expected: Iterable[Tensor]) -> float:
+    """Largest of the tensors' root mean square differences over the root mean square of what is expected."""
+    worst = 0.0
+    for a, b in zip(found, expected, strict=True):
+        a, b = a.double(), b.double()
+        worst = max(worst, float((a - b).norm() / b.norm().clamp_min(1e-30)))
+    return worst
