@@ -125,7 +125,7 @@ class DistillDetector(BaseDetector):
         self.teachers = make_teachers(teacher, ConfigDict(plain, _scope_=scope))
         for one in self.teachers.values():
             one.see_as(self.student)
-        self._released = False
+        self._prepared = False
         self._make_taps()
         self.plan = self._make_plan()
         self._register_load_state_dict_pre_hook(self._accept_plain_student)
@@ -355,11 +355,17 @@ class DistillDetector(BaseDetector):
             if last or not teacher.follows:
                 teacher.load(like.device, like.dtype)
 
-    def _release(self) -> None:
-        """Once, at the first step: let go of what no reading of a teacher needs."""
-        if self._released:
+    def prepare_teachers(self, inputs: Tensor, samples: SampleList) -> None:
+        """Load the teachers, let go of what no reading needs, and make them fast; once, at the first step.
+
+        Args:
+            inputs: Normalised images, shape (B, 3, H, W).
+            samples: Their data samples.
+        """
+        self._load_teachers()
+        if self._prepared:
             return
-        self._released = True
+        self._prepared = True
         busy = {second.owner for second in self._second.values()}
         for term in self.terms:
             if term.adapter.runs_teacher:
@@ -368,6 +374,7 @@ class DistillDetector(BaseDetector):
             gone = [] if name in busy or teacher.follows else teacher.release()
             if gone:
                 print_log(f'{teacher.key.removeprefix("model.")}: no tap needs {", ".join(gone)}; freed.', 'current')
+            teacher.prepare(inputs, samples, self._teacher_taps[name])
 
     @torch.no_grad()
     def _inherit(self, path: str, source: str) -> str:
@@ -432,8 +439,7 @@ class DistillDetector(BaseDetector):
         Raises:
             ConfigError: If a term's name hides a task loss, or ``task_weights`` names no task loss.
         """
-        self._load_teachers()
-        self._release()
+        self.prepare_teachers(batch_inputs, batch_data_samples)
         try:
             context = self._context(batch_inputs, batch_data_samples)
             running = [term for term in self.terms if term.factor]

@@ -56,6 +56,7 @@ class ParaphraserTrainer(BaseModel):
                 tap.module(self.teacher.model, f'{term.key}.teacher')
                 taps.append(tap)
         self._taps = TapSet(self.teacher.model, taps, 'teacher', guest=True)
+        self._prepared = False
         self.plan = self._make_plan()
 
     @property
@@ -125,6 +126,9 @@ class ParaphraserTrainer(BaseModel):
         if mode != 'loss':
             return self.teacher.model(inputs, data_samples, mode=mode)
         losses: dict[str, Tensor] = {}
+        if not self._prepared:
+            self.teacher.prepare(inputs, data_samples, self._taps)
+            self._prepared = True
         try:
             self.teacher.observe(inputs, data_samples, self._taps)
             for term in self.terms:

@@ -81,7 +81,7 @@ class Teacher:
         self.model.requires_grad_(False).eval()
         self.loaded = False
         self._runs: dict[int, tuple[str, dict[Any, int]]] = {}
-        self._trace, self._ready = Trace(), False
+        self._trace = Trace()
         self._convert: tuple[dict[str, Any], dict[str, Any]] | None = None
 
     @classmethod
@@ -172,11 +172,7 @@ class Teacher:
             samples: The data samples.
             taps: Taps into this teacher.
         """
-        images = self.images(inputs, samples)
-        if not self._ready:
-            self._prepare(images, samples, taps)
-            self._ready = True
-        self._run(images, samples, taps)
+        self._run(self.images(inputs, samples), samples, taps)
 
     def _run(self, images: Tensor, samples: Any, taps: TapSet) -> None:
         """One forward, as fast as it was made; the readings are plain."""
@@ -203,9 +199,18 @@ class Teacher:
             return contextlib.nullcontext()
         return torch.autocast(device, dtype, enabled=dtype is not torch.float32)
 
-    def _prepare(self, images: Tensor, samples: Any, taps: TapSet) -> None:
-        """Fold, convert and compile; say what it does to the readings of one image."""
-        image, sample = images[:1], samples[:1] if samples else samples
+    def prepare(self, inputs: Tensor, samples: Sequence[Any] | None, taps: TapSet) -> None:
+        """Fold, convert and compile, and say what it does to the readings of the first image.
+
+        Args:
+            inputs: The student's normalised batch, shape (B, 3, H, W).
+            samples: The data samples.
+            taps: Taps into this teacher.
+        """
+        if not taps:
+            return
+        sample = samples[:1] if samples else samples
+        image = self.images(inputs[:1], sample)
         plain = self._plain_readings(image, sample, taps)
         done, folded = [], []
         if self.fold:
@@ -321,7 +326,7 @@ class EMATeacher(Teacher):
 
     follows = True
 
-    def _prepare(self, *args: Any) -> None:
+    def prepare(self, *args: Any) -> None:
         """Its weights move: nothing may be folded or converted."""
 
     def __init__(self, student: dict[str, Any], momentum: float = 0.001, key: str = 'model.teacher') -> None:
