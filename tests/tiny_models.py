@@ -353,7 +353,6 @@ def distiller(
     )  # fmt: skip
     if init:
         model.init_weights()
-        model.prepare_teachers(*batch(model))  # as the first step would
     return model.train()
 
 
