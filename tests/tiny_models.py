@@ -333,6 +333,10 @@ def cwd(student: str = 'neck', teacher: str | None = None, **options: Any) -> di
     return {**dict(student=student, teacher=teacher or student, loss=dict(type='kd_det.CWDLoss')), **options}
 
 
+#: A teacher that runs as mmdet's own, for tests that look inside it.
+AS_LOADED = dict(fold=False, channels_last=False)
+
+
 def distiller(
     student: dict[str, Any],
     teacher: dict[str, Any] | None,
@@ -340,15 +344,16 @@ def distiller(
     checkpoint: str | None = None,
     seed: int | None = 0,
     init: bool = True,
+    engine: dict[str, Any] | None = None,
     **options: Any,
 ) -> Any:
-    """A built and initialised DistillDetector in training mode."""  # fmt: skip
+    """A built and initialised DistillDetector in training mode; ``engine`` are options of its teacher."""  # fmt: skip
     if seed is not None:
         torch.manual_seed(seed)
     model = MODELS.build(
         dict(
             type='kd_det.DistillDetector', student=student, distill=terms, **options,
-            teacher=None if teacher is None else dict(config=teacher, checkpoint=checkpoint),
+            teacher=None if teacher is None else dict(config=teacher, checkpoint=checkpoint, **engine or {}),
         )
     )  # fmt: skip
     if init:

@@ -125,7 +125,7 @@ class DistillDetector(BaseDetector):
         self.teachers = make_teachers(teacher, ConfigDict(plain, _scope_=scope))
         for one in self.teachers.values():
             one.see_as(self.student)
-        self._prepared = False
+        self._prepared: set[str] = set()
         self._make_taps()
         self.plan = self._make_plan()
         self._register_load_state_dict_pre_hook(self._accept_plain_student)
@@ -355,26 +355,26 @@ class DistillDetector(BaseDetector):
             if last or not teacher.follows:
                 teacher.load(like.device, like.dtype)
 
-    def prepare_teachers(self, inputs: Tensor, samples: SampleList) -> None:
-        """Load the teachers, let go of what no reading needs, and make them fast; once, at the first step.
+    def prepare_teacher(self, name: str, inputs: Tensor, samples: SampleList) -> None:
+        """Let go of what no reading of a teacher needs, and make it fast; once, before it is first asked.
 
         Args:
+            name: Of the teacher; empty for a single one.
             inputs: Normalised images, shape (B, 3, H, W).
             samples: Their data samples.
         """
-        self._load_teachers()
-        if self._prepared:
+        if name in self._prepared:
             return
-        self._prepared = True
+        self._prepared.add(name)
+        teacher = self.teachers[name]
         busy = {second.owner for second in self._second.values()}
         for term in self.terms:
             if term.adapter.runs_teacher:
                 busy |= {self._whose(owner, key) for owner, _, key in term.taps()}
-        for name, teacher in self.teachers.items():
-            gone = [] if name in busy or teacher.follows else teacher.release()
-            if gone:
-                print_log(f'{teacher.key.removeprefix("model.")}: no tap needs {", ".join(gone)}; freed.', 'current')
-            teacher.prepare(inputs, samples, self._teacher_taps[name])
+        gone = [] if name in busy or teacher.follows else teacher.release()
+        if gone:
+            print_log(f'{teacher.key.removeprefix("model.")}: no tap needs {", ".join(gone)}; freed.', 'current')
+        teacher.prepare(inputs, samples, self._teacher_taps[name])
 
     @torch.no_grad()
     def _inherit(self, path: str, source: str) -> str:
@@ -439,12 +439,13 @@ class DistillDetector(BaseDetector):
         Raises:
             ConfigError: If a term's name hides a task loss, or ``task_weights`` names no task loss.
         """
-        self.prepare_teachers(batch_inputs, batch_data_samples)
+        self._load_teachers()
         try:
             context = self._context(batch_inputs, batch_data_samples)
             running = [term for term in self.terms if term.factor]
             active = {self._whose(owner, key) for term in running for owner, _, key in term.taps()}
             for name in active - {'student'}:
+                self.prepare_teacher(name, batch_inputs, batch_data_samples)
                 self.teachers[name].observe(batch_inputs, batch_data_samples, self._teacher_taps[name])
             self._student_taps.clear()
             with self._student_taps:

@@ -128,11 +128,11 @@ def unfold(done: Iterable[tuple]) -> None:
 
 
 def to_plain(tensor: Tensor) -> Tensor:
-    """A floating-point reading as every loss may take it: float32 where it was of half precision, in NCHW order."""
-    if not tensor.is_floating_point():
-        return tensor
-    dtype = torch.float32 if tensor.dtype in (torch.float16, torch.bfloat16) else tensor.dtype
-    return tensor.to(dtype, memory_format=torch.contiguous_format)
+    """A reading as every loss may take it: float32 where it was of half precision, in NCHW order, fit for autograd."""
+    if tensor.is_floating_point():
+        dtype = torch.float32 if tensor.dtype in (torch.float16, torch.bfloat16) else tensor.dtype
+        tensor = tensor.to(dtype, memory_format=torch.contiguous_format)
+    return tensor.clone() if tensor.is_inference() else tensor
 
 
 def relative_error(found: Iterable[Tensor], expected: Iterable[Tensor]) -> float:

@@ -82,6 +82,7 @@ class Teacher:
         self.loaded = False
         self._runs: dict[int, tuple[str, dict[Any, int]]] = {}
         self._trace = Trace()
+        self._norms: list[nn.Module] = []  # folded: adapters may still read their weights
         self._convert: tuple[dict[str, Any], dict[str, Any]] | None = None
 
     @classmethod
@@ -131,6 +132,8 @@ class Teacher:
         """What ``nn.Module._apply`` does: the teacher moves with the wrapper."""
         if self.loaded:
             self.model._apply(function)
+            for norm in self._norms:
+                norm._apply(function)
 
     def see_as(self, student: nn.Module) -> None:
         """Convert the student's normalised images to the teacher's mean, std and channel order, where they differ."""
@@ -181,7 +184,7 @@ class Teacher:
         taps.stop_at(counts)
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        with torch.no_grad(), self._autocast(images.device.type), taps:
+        with torch.inference_mode(), self._autocast(images.device.type), taps:
             run_network(self.model, run, images, samples)
         taps.convert(to_plain)
 
@@ -207,15 +210,21 @@ class Teacher:
             samples: The data samples.
             taps: Taps into this teacher.
         """
-        if not taps:
+        dtype = self._dtype(inputs.device.type)
+        if not taps or not (self.fold or self.channels_last or self.compile or dtype):
             return
-        sample = samples[:1] if samples else samples
-        image = self.images(inputs[:1], sample)
+        devices = [inputs.device] if inputs.device.type == 'cuda' else []
+        with torch.random.fork_rng(devices):  # a second stage draws its rows
+            self._prepare(inputs[:1], samples[:1] if samples else samples, taps)
+
+    def _prepare(self, inputs: Tensor, sample: Any, taps: TapSet) -> None:
+        image = self.images(inputs, sample)
         plain = self._plain_readings(image, sample, taps)
         done, folded = [], []
         if self.fold:
             read = [recorder._module for recorder in taps.recorders.values()]
             folded = fold_batch_norms(self.model, self._trace.pairs, read)
+            self._norms = [norm for *_, norm in folded]
             done.append(f'{len(folded)} batch norms folded')
         if self.channels_last:
             self.model.to(memory_format=torch.channels_last)
@@ -232,6 +241,7 @@ class Teacher:
         if folded and dtype in (None, torch.float32) and not torch.is_autocast_enabled(image.device.type):
             if not error < 1e-3:  # NaN too
                 unfold(folded)
+                self._norms = []
                 done[0] = f'batch norms left as they are, since folded ones changed readings by {error:.1e}'
                 self._run(image, sample, taps)
                 error = relative_error(taps.tensors(), plain)

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmdet.structures.bbox import bbox_overlaps
-from tiny_models import atss, batch, distiller, fcos, gfl, retina, ssd, total
+from tiny_models import AS_LOADED, atss, batch, distiller, fcos, gfl, retina, ssd, total
 from torch import nn
 
 from kd_det.adapters.cross_head import match_statistics, replaced_forward
@@ -38,10 +38,10 @@ def term(idx=1, eps=1e-6, student='bbox_head@in[0]', teacher='bbox_head', **loss
     )
 
 
-def build(family, idx=1, eps=1e-6, stacked=3, student=None, teacher=None, **head):
+def build(family, idx=1, eps=1e-6, stacked=3, student=None, teacher=None, engine=None, **head):
     """A distiller whose heads have large random weights, so that features and predictions vary."""
     teacher = teacher or config(family, stacked, **head)
-    model = distiller(student or copy.deepcopy(teacher), teacher, term(idx, eps))
+    model = distiller(student or copy.deepcopy(teacher), teacher, term(idx, eps), engine=engine)
     generator = torch.Generator().manual_seed(1)
     for net in (model.student, model.teacher.model):
         for name, p in net.bbox_head.named_parameters():
@@ -346,7 +346,7 @@ def test_replaced_forward_puts_another_replacement_back():
 def test_teacher_stays_in_eval_mode():
     """Batch norm in its towers keeps its statistics while the student trains."""
     cfg = config('retina', norm_cfg=dict(type='BN'))
-    model = build('retina', teacher=cfg, student=config('retina'))
+    model = build('retina', teacher=cfg, student=config('retina'), engine=AS_LOADED)
     before = {k: v.clone() for k, v in model.teacher.model.bbox_head.state_dict().items()}
     seen, images, _ = compared(model)
     assert all(torch.equal(v, before[k]) for k, v in model.teacher.model.bbox_head.state_dict().items())

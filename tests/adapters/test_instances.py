@@ -8,7 +8,7 @@ from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox2roi, bbox_overlaps
 from mmengine.structures import InstanceData
-from tiny_models import batch, cascade, distiller, faster, fcos, retina, total
+from tiny_models import AS_LOADED, batch, cascade, distiller, faster, fcos, retina, total
 
 from kd_det.adapters import Instances
 from kd_det.adapters.instances import _stride
@@ -191,7 +191,7 @@ def test_detections_are_what_the_teacher_predicts(family):
         student='neck[0:2]', teacher='neck[0:2]', adapter=dict(type='kd_det.Instances', detections=0.0, max_rows=1000),
         loss=dict(type='kd_det.SPLoss'),
     )  # fmt: skip
-    model = distiller(family(), family(base=16), dict(sp=term))
+    model = distiller(family(), family(base=16), dict(sp=term), engine=AS_LOADED)
     images, samples = batch(model, boxes=(2, 0))
     seen = {}
     adapter = model.distill['sp'].adapter

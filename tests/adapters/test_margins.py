@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from tiny_models import backbone, batch, distiller, fcos, fpn, retina
+from tiny_models import AS_LOADED, backbone, batch, distiller, fcos, fpn, retina
 
 from kd_det.losses.ofd import OFDLoss, margin_from_bn, measured_margin
 
@@ -60,7 +60,7 @@ def test_the_norms_of_a_resnet(monkeypatch, depth):
     """The last norm of the last block: bn2 of a basic block, bn3 of a bottleneck, and no downsample's."""
     widths = [8 * 2**i * (4 if depth == 50 else 1) for i in range(4)]
     neck = dict(fpn(8), in_channels=widths)
-    model = distiller(retina(), retina(backbone=backbone(8, depth=depth), neck=neck), terms())
+    model = distiller(retina(), retina(backbone=backbone(8, depth=depth), neck=neck), terms(), engine=AS_LOADED)
     net = model.teacher.model
     randomise(net)
     value, ((ours, theirs), given) = spied(model, monkeypatch)
@@ -77,7 +77,7 @@ def test_the_norms_of_a_resnet(monkeypatch, depth):
 
 def test_a_stage_of_one_block_has_the_norm_of_its_branch_not_of_its_shortcut(monkeypatch):
     taps = ['backbone.layer2.0@pre']
-    model = distiller(retina(), retina(), terms(taps))
+    model = distiller(retina(), retina(), terms(taps), engine=AS_LOADED)
     randomise(model.teacher.model)
     block = model.teacher.model.backbone.layer2[0]
     assert block.downsample is not None
@@ -90,7 +90,7 @@ def test_a_module_with_its_norm_inside(monkeypatch):
     tap = 'bbox_head.cls_convs.0@pre'
     cfg = fcos()
     cfg['bbox_head']['norm_cfg'] = dict(type='BN')
-    model = distiller(fcos(), cfg, terms(tap))
+    model = distiller(fcos(), cfg, terms(tap), engine=AS_LOADED)
     randomise(model.teacher.model)
     _, ((_, theirs), given) = spied(model, monkeypatch)
     norm = model.teacher.model.bbox_head.cls_convs[0].norm
@@ -113,13 +113,28 @@ def test_without_a_batch_norm_the_margin_is_measured(monkeypatch, norm):
 def test_a_level_without_norm_among_others_is_measured(monkeypatch):
     """The neck has no norm and no activation; its map is tapped as it is."""
     taps = ['backbone.layer2@pre', 'neck[1]']
-    model = distiller(retina(), retina(), terms(taps))
+    model = distiller(retina(), retina(), terms(taps), engine=AS_LOADED)
     randomise(model.teacher.model)
     value, ((ours, theirs), given) = spied(model, monkeypatch)
     assert given['bn_weight'][0] is not None and given['bn_weight'][1] is None and given['bn_bias'][1] is None
     norm = model.teacher.model.backbone.layer2[-1].bn2
     margins = [margin_from_bn(norm.weight, norm.bias), measured_margin(theirs[1])]
     torch.testing.assert_close(value, plain(model, ours, theirs, margins))
+
+
+def test_a_folded_norm_still_gives_its_margin(monkeypatch):
+    """Folded into its convolution, the norm is gone from the teacher, and known to the adapter as before."""
+    values, given = [], []
+    for engine in (AS_LOADED, None):
+        model = distiller(retina(), retina(), terms(), engine=engine)
+        randomise(model.teacher.model)
+        with monkeypatch.context() as patch:
+            value, (_, extras) = spied(model, patch)
+        values.append(value)
+        given.append(extras['bn_weight'])
+    assert isinstance(model.teacher.model.backbone.layer2[-1].bn2, torch.nn.Identity)
+    assert all(map(torch.equal, *given))
+    torch.testing.assert_close(*values, rtol=1e-5, atol=0)
 
 
 def test_norms_are_the_teachers_and_no_part_of_the_model():

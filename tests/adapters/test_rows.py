@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmdet.structures.bbox import bbox2roi
-from tiny_models import batch, build, cascade, distiller, faster, gfl, retina, ssd, total
+from tiny_models import AS_LOADED, batch, build, cascade, distiller, faster, gfl, retina, ssd, total
 
 from kd_det.adapters import AnchorRows, MultiBox, RoIRows
 from kd_det.errors import ConfigError
@@ -101,7 +101,7 @@ def test_the_teacher_scores_the_students_rois(family, seen):
                    adapter=dict(type='kd_det.RoIRows'), inputs=ROI_TARGETS)
         for i, name in enumerate(['kd_cls', 'kd_reg'])
     }  # fmt: skip
-    model = distiller(faster(), faster() if stage is None else cascade(), terms)
+    model = distiller(faster(), faster() if stage is None else cascade(), terms, engine=AS_LOADED)
     rois = []
     hook = model.student.roi_head.bbox_roi_extractor.register_forward_pre_hook(lambda m, i: rois.append(i[1]))
     losses, (cls, reg), inputs, samples = step(model)

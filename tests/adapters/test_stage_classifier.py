@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmdet.structures.bbox import bbox2roi
-from tiny_models import batch, cascade, distiller, faster, retina, total
+from tiny_models import AS_LOADED, batch, cascade, distiller, faster, retina, total
 from torch import nn
 
 from kd_det.adapters import StageClassifier
@@ -51,7 +51,7 @@ def positives(model):
 @pytest.mark.parametrize('stage', [1, 4])
 def test_rows_are_the_foreground_of_the_students_own_sampling(stage):
     """Labels, pooled maps and the teacher's logits, each by mmdet's own parts."""
-    model = distiller(faster(), faster(), dict(a=term(stage)))
+    model = distiller(faster(), faster(), dict(a=term(stage)), engine=AS_LOADED)
     sampled = positives(model)
     maps = []
     model.student.backbone.register_forward_hook(lambda module, args, output: maps.append(output))
@@ -96,7 +96,7 @@ def test_a_batch_without_objects_is_a_zero_that_hangs_on_the_graph():
 
 def test_a_cascade_gives_its_first_stages_rois():
     teacher = 'roi_head.bbox_head.0[0]'
-    model = distiller(cascade(), cascade(), dict(a=term(1, teacher=teacher, cascade=True)))
+    model = distiller(cascade(), cascade(), dict(a=term(1, teacher=teacher, cascade=True)), engine=AS_LOADED)
     sampled, head = [], model.student.roi_head
     original = head.bbox_loss
     head.bbox_loss = lambda stage, x, results: (

@@ -2,7 +2,7 @@ import functools
 
 import pytest
 import torch
-from tiny_models import batch, build, cwd, deformable, dino, distiller
+from tiny_models import AS_LOADED, batch, build, cwd, deformable, dino, distiller
 from torch.utils.checkpoint import checkpoint
 
 from kd_det.adapters.tokens import tokens_to_maps
@@ -36,7 +36,7 @@ def test_maps_are_those_that_mmdet_flattened(family):
 
 
 def test_pairs_are_the_encoders_outputs():
-    model = distiller(deformable(), deformable(base=16, channels=24), dict(cwd=encoder()))
+    model = distiller(deformable(), deformable(base=16, channels=24), dict(cwd=encoder()), engine=AS_LOADED)
     assert [tuple(conv.weight.shape) for conv in model.terms[0].adapter.align.convs] == [(24, 16, 1, 1)] * 3
     assert [row.adapter for row in model.plan.rows] == ['tokens to maps, 1x1 16→24'] * 3
     images, samples = batch(model)

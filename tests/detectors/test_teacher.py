@@ -5,7 +5,20 @@ import re
 import pytest
 import torch
 from mmengine.config import Config
-from tiny_models import CAFFE, backbone, batch, build, cwd, distiller, faster, fcos, preprocessor, raw_batch, retina
+from tiny_models import (
+    AS_LOADED,
+    CAFFE,
+    backbone,
+    batch,
+    build,
+    cwd,
+    distiller,
+    faster,
+    fcos,
+    preprocessor,
+    raw_batch,
+    retina,
+)
 
 from kd_det.detectors import Teacher
 from kd_det.errors import CheckpointError, ConfigError
@@ -38,7 +51,7 @@ def count_calls(network, *paths):
     ],
 )
 def test_it_runs_as_deep_as_its_deepest_tap(tap, runs, rests):
-    model = distiller(retina(), retina(), dict(a=cwd(tap)))
+    model = distiller(retina(), retina(), dict(a=cwd(tap)), engine=AS_LOADED)
     calls = count_calls(model.teacher.model, *runs, *rests)
     student = count_calls(model.student, 'backbone.layer4', 'neck', 'bbox_head')
     losses = model.loss(*batch(model))
@@ -49,14 +62,15 @@ def test_it_runs_as_deep_as_its_deepest_tap(tap, runs, rests):
 
 
 def test_neck_taps_of_a_two_stage_teacher_run_no_head():
-    model = distiller(fcos(), faster(), dict(a=cwd('neck')))
+    model = distiller(fcos(), faster(), dict(a=cwd('neck')), engine=AS_LOADED)
     calls = count_calls(model.teacher.model, 'neck', 'rpn_head', 'roi_head.bbox_head', 'roi_head.bbox_roi_extractor')
     model.loss(*batch(model))
     assert list(calls.values()) == [1, 0, 0, 0]
 
 
 def test_the_deepest_of_several_taps_counts():
-    model = distiller(retina(), retina(), dict(a=cwd('backbone.layer2'), b=cwd('bbox_head.cls_convs.0')))
+    terms = dict(a=cwd('backbone.layer2'), b=cwd('bbox_head.cls_convs.0'))
+    model = distiller(retina(), retina(), terms, engine=AS_LOADED)
     calls = count_calls(model.teacher.model, 'backbone.layer2', 'bbox_head.cls_convs.0', 'bbox_head.retina_cls')
     model.loss(*batch(model))
     # one call per level; the last level's prediction would come after it and is not made
@@ -77,7 +91,7 @@ def test_a_method_tap_reads_each_networks_own_call():
 
 def test_it_is_frozen_and_in_eval_mode_whatever_the_wrapper_does():
     teacher = retina(backbone=backbone(norm_eval=False))
-    model = distiller(retina(backbone=backbone(norm_eval=False)), teacher, dict(a=cwd()))
+    model = distiller(retina(backbone=backbone(norm_eval=False)), teacher, dict(a=cwd()), engine=AS_LOADED)
     for wrapper_mode in (True, False, True):
         model.train(wrapper_mode)
         assert not any(module.training for module in model.teacher.model.modules())
@@ -134,7 +148,7 @@ def test_its_readings_have_no_graph():
 )
 def test_it_sees_what_its_own_preprocessor_would_have_made(ours, theirs):
     student, teacher = (retina(data_preprocessor=preprocessor(**options)) for options in (ours, theirs))
-    model = distiller(student, teacher, dict(a=cwd()))
+    model = distiller(student, teacher, dict(a=cwd()), engine=AS_LOADED)
     raw = dict(sizes=[(64, 96), (50, 70)])
     own = build(teacher).data_preprocessor(raw_batch(**raw), True)['inputs']
     seen = []
