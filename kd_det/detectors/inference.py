@@ -128,9 +128,11 @@ def unfold(done: Iterable[tuple]) -> None:
 
 
 def to_plain(tensor: Tensor) -> Tensor:
-    """A reading as every loss may take it: float32 where it was of half precision, in NCHW order, fit for autograd."""
+    """A reading as every loss may take it: in NCHW order, fit for autograd, and float32 outside an autocast."""
     if tensor.is_floating_point():
-        dtype = torch.float32 if tensor.dtype in (torch.float16, torch.bfloat16) else tensor.dtype
+        half = tensor.dtype in (torch.float16, torch.bfloat16)
+        widen = half and not torch.is_autocast_enabled(tensor.device.type)
+        dtype = torch.float32 if widen else tensor.dtype
         tensor = tensor.to(dtype, memory_format=torch.contiguous_format)
     return tensor.clone() if tensor.is_inference() else tensor
 

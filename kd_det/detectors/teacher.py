@@ -41,7 +41,7 @@ class Teacher:
         strict: Whether missing, unexpected or mis-shaped keys of the checkpoint stop the run.
         precision: Of its convolutions and matrix products: ``'fp32'``, ``'bf16'``, ``'fp16'``, or ``'auto'``, that of
             the autocast around the step; without one, on a GPU ``'bf16'`` (``'fp16'`` where it has no bf16) and on a
-            CPU ``'fp32'``. Readings are float32 in any case.
+            CPU ``'fp32'``. Outside an autocast readings are float32 in any case.
         fold: Fold batch norms into the convolutions before them. A norm that a tap reads stays.
         channels_last: Whether weights and maps lie in NHWC order inside; readings are NCHW.
         compile: Let ``torch.compile`` have backbone and neck, if no tap lies inside them. What prevents it is logged.
@@ -82,6 +82,7 @@ class Teacher:
         self.loaded = False
         self._runs: dict[int, tuple[str, dict[Any, int]]] = {}
         self._trace = Trace()
+        self._half: torch.dtype | None = None  # of its convolutions, once they were converted
         self._norms: list[nn.Module] = []  # folded: adapters may still read their weights
         self._convert: tuple[dict[str, Any], dict[str, Any]] | None = None
 
@@ -189,10 +190,14 @@ class Teacher:
         taps.convert(to_plain)
 
     def _dtype(self, device: str) -> torch.dtype | None:
-        """What it computes in; None for that of the autocast around it."""
+        """What it computes in; None for that of its weights."""
+        if self._half is not None:
+            return self._half
         if self.precision != 'auto':
             return PRECISIONS[self.precision]
-        if torch.is_autocast_enabled(device) or device != 'cuda':
+        if torch.is_autocast_enabled(device):
+            return torch.get_autocast_dtype(device)
+        if device != 'cuda':
             return None
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
@@ -220,12 +225,17 @@ class Teacher:
     def _prepare(self, inputs: Tensor, sample: Any, taps: TapSet) -> None:
         image = self.images(inputs, sample)
         plain = self._plain_readings(image, sample, taps)
-        done, folded = [], []
+        done = []
         if self.fold:
             read = [recorder._module for recorder in taps.recorders.values()]
             folded = fold_batch_norms(self.model, self._trace.pairs, read)
-            self._norms = [norm for *_, norm in folded]
-            done.append(f'{len(folded)} batch norms folded')
+            error = relative_error(self._plain_readings(image, sample, taps), plain)
+            if error < 1e-3:  # rounding
+                self._norms = [norm for *_, norm in folded]
+                done.append(f'{len(folded)} batch norms folded')
+            else:  # NaN too
+                unfold(folded)
+                done.append(f'batch norms left as they are, since folded ones changed readings by {error:.1e}')
         if self.channels_last:
             self.model.to(memory_format=torch.channels_last)
             done.append('channels last')
@@ -233,18 +243,12 @@ class Teacher:
         if dtype in (torch.bfloat16, torch.float16):
             for part in (getattr(self.model, name, None) for name in ('backbone', 'neck')):
                 _convert_weights(part, dtype)
+            self._half = dtype
             done.append(str(dtype).removeprefix('torch.'))
         if self.compile:
             done.append(self._compile(taps))
         self._run(image, sample, taps)
         error = relative_error(taps.tensors(), plain)
-        if folded and dtype in (None, torch.float32) and not torch.is_autocast_enabled(image.device.type):
-            if not error < 1e-3:  # NaN too
-                unfold(folded)
-                self._norms = []
-                done[0] = f'batch norms left as they are, since folded ones changed readings by {error:.1e}'
-                self._run(image, sample, taps)
-                error = relative_error(taps.tensors(), plain)
         name = self.key.removeprefix('model.')
         print_log(f'{name}: {", ".join(done) or "plain"}; readings differ by {error:.1e} (rms, relative).', 'current')
 
