@@ -25,6 +25,7 @@ from kd_det.taps import Tap, TapSet
 
 from .plan import PROBES, Plan, probe_batch, raise_together, untouched
 from .teacher import Teacher, make_teachers, probe_network
+from .teacher_cache import refuse_uncacheable
 from .term import Term, is_default_align
 
 
@@ -127,6 +128,7 @@ class DistillDetector(BaseDetector):
             one.see_as(self.student)
         self._prepared: set[str] = set()
         self._make_taps()
+        refuse_uncacheable(self.teachers, self.terms, self._whose, self._second)
         self.plan = self._make_plan()
         self._register_load_state_dict_pre_hook(self._accept_plain_student)
 

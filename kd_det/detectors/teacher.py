@@ -22,8 +22,9 @@ from kd_det.registry import MODELS
 from kd_det.taps import TapSet
 
 from .inference import PRECISIONS, Trace, fold_batch_norms, relative_error, to_plain, trace, unfold
+from .teacher_cache import TeacherCache
 
-_KEYS = ('config', 'checkpoint', 'strict', 'precision', 'fold', 'channels_last', 'compile')
+_KEYS = ('config', 'checkpoint', 'strict', 'precision', 'fold', 'channels_last', 'compile', 'cache')
 _RUNS = ('extract_feat', 'tensor', 'predict', 'loss')
 
 
@@ -45,6 +46,8 @@ class Teacher:
         fold: Fold batch norms into the convolutions before them. A norm that a tap reads stays.
         channels_last: Whether weights and maps lie in NHWC order inside; readings are NCHW.
         compile: Let ``torch.compile`` have backbone and neck, if no tap lies inside them. What prevents it is logged.
+        cache: ``dict(path=…, limit_gib=50)``: keep its readings on disk, see
+            :class:`~kd_det.detectors.teacher_cache.TeacherCache`; None keeps nothing.
 
     At the first step the log says what was done and by how much the readings differ from those of the plain network.
 
@@ -65,6 +68,7 @@ class Teacher:
         fold: bool = True,
         channels_last: bool = True,
         compile: bool = False,
+        cache: dict[str, Any] | None = None,
     ) -> None:
         if precision not in ('auto', *PRECISIONS):
             raise ConfigError(
@@ -75,6 +79,7 @@ class Teacher:
         self.precision, self.fold, self.channels_last, self.compile = precision, fold, channels_last, compile
         model_cfg = _model_config(config, f'{key}.config')
         scope = model_cfg.pop('_scope_', 'mmdet')
+        self.cache = TeacherCache.from_config(cache, model_cfg, f'{key}.cache')
         with MODELS.switch_scope_and_registry(scope) as registry:
             self.model: nn.Module = registry.build(model_cfg)
         fill_uninitialised(self.model)
@@ -176,10 +181,25 @@ class Teacher:
             samples: The data samples.
             taps: Taps into this teacher.
         """
-        self._run(self.images(inputs, samples), samples, taps)
+        images = self.images(inputs, samples)
+        if self.cache is None:
+            self._run(images, samples, taps)
+        else:
+            self.cache.observe(self, images, samples, taps)
 
     def _run(self, images: Tensor, samples: Any, taps: TapSet) -> None:
-        """One forward, as fast as it was made; the readings are plain."""
+        """One forward; the readings are plain."""
+        self.run(images, samples, taps)
+        taps.convert(to_plain)
+
+    def run(self, images: Tensor, samples: Any, taps: TapSet) -> None:
+        """One forward, as fast as it was made; the readings are as the network gave them.
+
+        Args:
+            images: As its network gets them, shape (B, 3, H, W).
+            samples: The data samples.
+            taps: Taps into this teacher.
+        """
         run, counts = self._runs[id(taps)]
         taps.clear()
         taps.stop_at(counts)
@@ -187,7 +207,10 @@ class Teacher:
             images = images.contiguous(memory_format=torch.channels_last)
         with torch.inference_mode(), self._autocast(images.device.type), taps:
             run_network(self.model, run, images, samples)
-        taps.convert(to_plain)
+
+    def depth(self, taps: TapSet) -> tuple[str, dict[Any, int]]:
+        """How deep it runs for ``taps``: see :func:`probe_network`."""
+        return self._runs[id(taps)]
 
     def _dtype(self, device: str) -> torch.dtype | None:
         """What it computes in; None for that of its weights."""
@@ -215,6 +238,8 @@ class Teacher:
             samples: The data samples.
             taps: Taps into this teacher.
         """
+        if self.cache is not None:
+            self.cache.begin(self.model)
         dtype = self._dtype(inputs.device.type)
         if not taps or not (self.fold or self.channels_last or self.compile or dtype):
             return
@@ -300,6 +325,8 @@ class Teacher:
         images = self.images(inputs, samples)
         with torch.no_grad():
             self._runs[id(taps)] = run, counts = probe_network(self.model, images, samples, taps, key)
+            if self.cache is not None:
+                self.cache.check_run(run)
             with trace(self.model) as self._trace:  # once more, as short as every later run
                 taps.clear()
                 taps.stop_at(counts)
@@ -395,6 +422,7 @@ def _compiled_or_eager(eager: Callable[..., Any], what: str) -> Callable[..., An
                 print_log(f'{what} runs uncompiled: {type(error).__name__}: {first}', 'current', level=30)
         return eager(*args, **kwargs)
 
+    call.state = state  # a cache asks for it
     return call
 
 
@@ -428,6 +456,8 @@ def make_teachers(cfg: Any, student: dict[str, Any], key: str = 'model.teacher')
         if one.get('ema'):
             options = {option: value for option, value in one.items() if option != 'ema'}
             for option in options:
+                if option == 'cache':
+                    raise ConfigError(f'{its_key}.cache: a moving average reads otherwise after each step; drop cache.')
                 if option != 'momentum':
                     raise ConfigError(f'{its_key}: unknown key {option!r}; expected ema=True and momentum.')
             teachers[name] = EMATeacher(student, key=its_key, **options)
@@ -439,7 +469,7 @@ def make_teachers(cfg: Any, student: dict[str, Any], key: str = 'model.teacher')
 def named_teachers(cfg: Any) -> dict[str, Any]:
     """The configs of the teachers in ``model.teacher`` by name; a single one's name is empty."""
     several = isinstance(cfg, dict) and bool(cfg) and all(isinstance(one, dict) for one in cfg.values())
-    return dict(cfg) if several and not {'config', 'checkpoint', 'ema'} & set(cfg) else {'': cfg}
+    return dict(cfg) if several and not {'config', 'checkpoint', 'ema', 'cache'} & set(cfg) else {'': cfg}
 
 
 def run_network(model: nn.Module, run: str, inputs: Tensor, samples: Any) -> Any:
