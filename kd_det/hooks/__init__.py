@@ -1,8 +1,17 @@
 """Hooks of the runner: one concern each."""
 
+from .data_wait import DataWaitHook
 from .ema_teacher import EMATeacherHook
 from .instance_ids import InstanceIdHook
+from .pin_memory import PinMemoryHook
 from .student_checkpoint import StudentCheckpointHook
 from .term_schedule import TermScheduleHook
 
-__all__ = ['EMATeacherHook', 'InstanceIdHook', 'StudentCheckpointHook', 'TermScheduleHook']
+__all__ = [
+    'DataWaitHook',
+    'EMATeacherHook',
+    'InstanceIdHook',
+    'PinMemoryHook',
+    'StudentCheckpointHook',
+    'TermScheduleHook',
+]
