@@ -136,7 +136,7 @@ def remedies(loader: Any, at_start: bool = False) -> str:
     if workers >= cores:
         ways.append('cheaper transforms')
     ways.append('faster storage')
-    return f'It has {workers} workers for {cores} cores; what may help: {"; ".join(ways)}.'
+    return f'Workers: {workers}, cores for them: {cores}. What may help: {"; ".join(ways)}.'
 
 
 def cores_each() -> int:

@@ -15,7 +15,7 @@ import pytest
 from mmcv.transforms import LoadImageFromFile
 from mmengine.dataset import BaseDataset, ConcatDataset, RepeatDataset
 from mmengine.logging import MMLogger
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from kd_det.datasets import LoadImageOnce
 from kd_det.datasets.cached_images import SharedArrays, decoded_size, loading_steps, size_text
@@ -291,7 +291,8 @@ def test_few_images_are_looked_at(paths):
 def test_loading_steps_lie_below_all_wrappers(paths):
     plain, once = LoadImageFromFile(), LoadImageOnce()
     one, two = dataset(paths, plain, True), dataset(paths, once, True)
-    assert loading_steps(ConcatDataset([RepeatDataset(one, 3), two])) == [(one, plain), (two, once)]
+    assert loading_steps(RepeatDataset(one, 3)) == [(one, plain)]
+    assert loading_steps(Subset(ConcatDataset([one, two]), [0])) == [(one, plain), (two, once)]
     assert loading_steps(Images(paths, once)) == []
 
 

@@ -102,7 +102,7 @@ def test_a_run_that_waits_says_so_once(tmp_path, caplog, by_epoch):
     assert (
         percent / 100 == pytest.approx(wait / step, abs=0.03) and 'a step' in text and 'over the last 4 steps' in text
     )
-    assert 'It has 0 workers' in text and 'num_workers=' in text and '\n' not in text
+    assert 'Workers: 0, ' in text and 'num_workers=' in text and '\n' not in text
 
 
 def test_a_run_that_does_not_wait_is_silent(tmp_path, caplog):
@@ -160,7 +160,7 @@ def test_the_numbers_are_those_of_the_interval():
     made.run((0.2, 0.5), (0.0, 0.3), (0.0, 0.3), (0.1, 0.4))
     assert made.said[0].startswith(
         'Training waits for its data: 0.075 of 0.375 s a step (20%) over the last 4 steps, most of it as epochs begin. '
-        'It has 1 workers for '
+        'Workers: 1, cores for them: '
     )
 
 
@@ -242,8 +242,8 @@ def four_cores(monkeypatch):
 def test_what_helps_is_what_can_be_changed(four_cores, tmp_path):
     def ways(at_start=False, data=None, **options):
         text = remedies(DataLoader(data or Slow(0), **options), at_start)
-        start, end = text.rstrip('.').split('; what may help: ')
-        assert start == f'It has {options.get("num_workers", 0)} workers for 4 cores'
+        start, end = text.rstrip('.').split('. What may help: ')
+        assert start == f'Workers: {options.get("num_workers", 0)}, cores for them: 4'
         return end.split('; ')
 
     more = 'train_dataloader.num_workers={} or so'.format
