@@ -195,8 +195,8 @@ class LoadImageOnce(LoadImageFromFile):
             if self.images.first(_SAID_SIZE):
                 fit = min(self.max_images, self.max_bytes // _up(max(image.nbytes, 1)))
                 print_log(
-                    f'LoadImageOnce keeps decoded images; the first takes {size_text(image.nbytes)}, and about {fit} '
-                    f'of its size fit into {size_text(self.max_bytes)} and {self.max_images} images.',
+                    f'LoadImageOnce keeps decoded images; the first takes {size_text(image.nbytes)}, and {fit} of '
+                    f'its size are within the limits, {size_text(self.max_bytes)} and {self.max_images} images.',
                     'current',
                 )
         elif self.images.first(_SAID_FULL):

@@ -106,7 +106,7 @@ def test_no_more_bytes_than_allowed(paths, messages):
         with pytest.raises(FileNotFoundError):
             once(dict(img_path=path))
     first, full = messages()
-    assert 'the first takes 2.2 KiB, and about 3 of its size fit into' in first
+    assert 'the first takes 2.2 KiB, and 3 of its size are within the limits' in first
     assert 'LoadImageOnce is full: 3 images, ' in full and 'max_bytes=' in full  # once, not for each image
 
 
