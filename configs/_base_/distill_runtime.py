@@ -4,5 +4,6 @@ custom_hooks = [
     dict(type='kd_det.TermScheduleHook'),  # ramps and stops of single terms
     dict(type='kd_det.StudentCheckpointHook'),  # student_*.pth for plain mmdet beside each checkpoint
     dict(type='kd_det.PinMemoryHook'),  # batches that a GPU copies faster
+    dict(type='kd_det.TeacherCacheHook'),  # what a teacher's cache replayed, if there is one
     dict(type='kd_det.DataWaitHook'),  # a warning when steps wait for data
 ]

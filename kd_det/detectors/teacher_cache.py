@@ -38,7 +38,7 @@ __all__ = ['TeacherCache', 'refuse_uncacheable']
 #: Raised when the meaning of a file changes.
 _VERSION = 1
 _KEYS = ('path', 'limit_gib')
-#: Below this share of images that were seen before, a warning says that the cache is of no use.
+#: Below this share of images that came back as they were, a warning says that the cache is of no use.
 _LOW = 0.1
 #: What of a sample a teacher may look at, without ground truth.
 _SIZES = ('img_shape', 'pad_shape', 'batch_input_shape', 'ori_shape', 'scale_factor')
@@ -367,13 +367,15 @@ class TeacherCache:
         there = self.store.count(get_world_size())
         each, free = self._bytes, max(0, self.store.free() - RESERVE)
         room = max(0, min(free, self.store.limit - there))
-        many = (
-            f'{self.images} images: {_size(each * self.images)}' if self.images else 'the number of images is not known'
-        )
+        if self.images:
+            many = f'{self.images} images: {_size(each * self.images)}, and as much for each other way to draw them, '
+            many += 'such as a flip'
+        else:
+            many = "how many images, and how many are replayed, is told with dict(type='kd_det.TeacherCacheHook') in "
+            many += 'custom_hooks'
         self._say(
-            f'keeps {_size(each)} an image in {self.store.path} ({many}; as much again for each other way in which '
-            f'images are drawn, such as a flip); {_size(there)} there, limit {_size(self.store.limit)}, '
-            f'{_size(free)} of disk to use.'
+            f'keeps {_size(each)} an image in {self.store.path} ({many}); {_size(there)} there, limit '
+            f'{_size(self.store.limit)}, {_size(free)} of disk to use.'
         )
         if self.images and each * self.images > room + there:
             self._warn('room', f'there is room for {int(room // max(1, each))} more images; the rest is computed.')

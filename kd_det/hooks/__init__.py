@@ -5,6 +5,7 @@ from .ema_teacher import EMATeacherHook
 from .instance_ids import InstanceIdHook
 from .pin_memory import PinMemoryHook
 from .student_checkpoint import StudentCheckpointHook
+from .teacher_cache import TeacherCacheHook
 from .term_schedule import TermScheduleHook
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     'InstanceIdHook',
     'PinMemoryHook',
     'StudentCheckpointHook',
+    'TeacherCacheHook',
     'TermScheduleHook',
 ]
