@@ -1,167 +1,272 @@
-"""Time and memory of a distillation step against its floor: a plain student step and one pass of the teacher.
+"""Time and memory of a distillation step against its floor and beside mmrazor's; of losses beside their plain formulas.
 
-In one process, interleaved, with warm-up: (a) the plain student's step, (b) the teacher's ``extract_feat`` under
-``no_grad``, (c) the distillation step. Prints medians and the ratio (c) / ((a) + (b)), per round, with its spread. Peak
-memory is measured in a process of its own for each: the resident peak above the model at rest on a CPU, the allocator's
-peak on a GPU.
+In one process, in turn, with warm-up: (a) the plain student's step, (b) the teacher alone, as mmdet runs it and as we
+do, (c) the distillation step of any config, or of the methods of a benchmark's setting, (d) mmrazor's step for the same
+method and weights where it has it, (e) each loss alone beside its plain formula. The floor L is (a) plus the plain
+``extract_feat`` of the teacher under ``no_grad``. Peak memory is measured in a process of its own for each: on a CPU
+the resident peak above the networks at rest, on a GPU the allocator's.
 
     python tools/benchmark.py configs/fgd_retina_r101_r50.py --size 320 320 --batch 2
+    python tools/benchmark.py --setting configs/bench/coco_retina_r50_r18.py --methods all --precisions fp32 bf16
+    python tools/benchmark.py --losses all --out work_dirs/losses.json
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
-import platform
-import statistics
+import os
+import shlex
 import subprocess
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
-import torch
-from mmdet.utils import register_all_modules
-from mmengine.config import DictAction
-from torch import nn
-
-import kd_det  # noqa: F401, registers everything
-from kd_det.bench.machine import resident
-from kd_det.detectors.plan import probe_batch
-from kd_det.engine import guarded, load_config
-from kd_det.errors import ConfigError
-from kd_det.registry import MODELS
-
-PARTS = ('student', 'teacher', 'distill')
+ROOT = Path(__file__).resolve().parents[1]
+#: Of the losses alone: what is varied, and over which values.
+LOSS_SIZES, LOSS_BOXES, LOSS_INSTANCES, LOSS_BATCHES = (16, 32, 64), (5, 50, 200), (64, 128, 256), (1, 2, 4)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('config', help='a config of a DistillDetector')
+    parser.add_argument('configs', nargs='*', help='configs of a DistillDetector')
+    parser.add_argument('--setting', help='a setting of configs/bench: its pair and its methods')
+    parser.add_argument('--methods', nargs='+', metavar='NAME', help='methods of the setting (default: all)')
+    parser.add_argument('--losses', nargs='+', metavar='NAME', help="losses alone, by name, or 'all'")
+    parser.add_argument('--precisions', nargs='+', default=['auto'], help='of our teacher: auto, fp32, bf16, fp16')
     parser.add_argument('--size', type=int, nargs=2, default=(320, 320), metavar=('H', 'W'), help='image size')
     parser.add_argument('--batch', type=int, default=2, help='images per step')
     parser.add_argument('--boxes', type=int, default=7, help='ground-truth boxes per image')
-    parser.add_argument('--rounds', type=int, default=11, help='timed rounds')
+    parser.add_argument('--rounds', type=int, default=9, help='timed rounds')
     parser.add_argument('--warmup', type=int, default=2, help='rounds before that')
-    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--device', help='default: cuda if there is one, else cpu')
+    parser.add_argument('--autocast', choices=['bf16', 'fp16'], help='around every step (default: none)')
+    parser.add_argument('--no-mmrazor', action='store_true', help="leave out mmrazor's steps")
     parser.add_argument('--no-memory', action='store_true', help='leave out the peak memory')
-    parser.add_argument('--out', type=Path, help='write the figures as JSON')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override the config')
-    parser.add_argument('--only', choices=PARTS, help=argparse.SUPPRESS)
+    parser.add_argument('--channels', type=int, default=256, help='of the maps of losses alone')
+    parser.add_argument('--limit-gib', type=float, default=4.0, help='plain formulas that hold more are not run')
+    parser.add_argument('--out', type=Path, help='write the figures as JSON, after each part')
+    parser.add_argument('--plot', type=Path, help='draw them')
+    parser.add_argument(
+        '--cfg-options', nargs='+', default=[], help='override the configs, as tools/train.py takes them'
+    )
+    parser.add_argument('--only', help=argparse.SUPPRESS)  # the peak memory of one call of the first job
     return parser.parse_args(argv)
 
 
-class Steps:
-    """The three steps, on random weights and images."""
+def make_jobs(args: argparse.Namespace) -> list:
+    """What is timed, in order.
 
-    def __init__(self, args: argparse.Namespace) -> None:
-        cfg = load_config(args.config, args.cfg_options)
-        if 'teacher' not in cfg.model:
-            raise ConfigError(f'config: {args.config!r} has no model.teacher; expected a config of a DistillDetector.')
-        cfg.model.teacher.checkpoint = None
-        cfg.model.student.backbone.init_cfg = None
-        torch.manual_seed(0)
-        self.device = torch.device(args.device)
-        self.model = MODELS.build(cfg.model).to(self.device).train()
-        self.model.teacher.load(self.device)
-        size, self.inputs, self.samples = tuple(args.size), [], []
-        generator = torch.Generator().manual_seed(1)
-        for _ in range(args.batch):
-            image, (sample,) = probe_batch(size, self.device)
-            centre = torch.rand(args.boxes, 2, generator=generator) * 0.6 + 0.2
-            half = torch.rand(args.boxes, 2, generator=generator) * 0.15 + 0.02
-            boxes = torch.cat([centre - half, centre + half], 1) * torch.tensor([size[1], size[0]] * 2)
-            old = sample.gt_instances
-            sample.gt_instances = type(old)(bboxes=boxes.to(self.device), labels=old.labels[:1].repeat(args.boxes))
-            self.inputs.append(torch.randn(image.shape, generator=generator).to(self.device))
-            self.samples.append(sample)
-        self.inputs = torch.cat(self.inputs)
+    Raises:
+        ConfigError: For a config without a teacher, a method that the setting lacks, or nothing to do.
+    """
+    from mmengine.config import DictAction
 
-    def _step(self, model: nn.Module) -> None:
-        losses, _ = model.parse_losses(model.loss(self.inputs, self.samples))
-        losses.backward()
-        self.model.zero_grad(set_to_none=True)
+    from kd_det.bench.setting import load_setting
+    from kd_det.bench.speed import jobs_of_config, jobs_of_setting
+    from kd_det.engine import load_config
+    from kd_det.errors import ConfigError
 
-    def student(self) -> None:
-        self._step(self.model.student)
-
-    def teacher(self) -> None:
-        with torch.no_grad():
-            self.model.teacher.model.extract_feat(self.inputs)
-
-    def distill(self) -> None:
-        self._step(self.model)
-
-    def seconds(self, part: str) -> float:
-        self._wait()
-        start = time.perf_counter()
-        getattr(self, part)()
-        self._wait()
-        return time.perf_counter() - start
-
-    def _wait(self) -> None:
-        if self.device.type == 'cuda':
-            torch.cuda.synchronize()
+    options = dict(pair.split('=', 1) for pair in args.cfg_options)
+    options = {key: DictAction._parse_iterable(value) for key, value in options.items()}
+    jobs = [job for name in args.configs for job in jobs_of_config(load_config(name, options), name)]
+    if args.setting:
+        methods = None if args.methods in (None, ['all']) else args.methods
+        jobs += jobs_of_setting(load_setting(args.setting), methods)
+    if args.methods and not args.setting:
+        raise ConfigError('--methods: found without --setting; expected a setting of configs/bench.')
+    if not jobs and not args.losses:
+        raise ConfigError('configs: missing; expected configs, --setting or --losses.')
+    return jobs
 
 
-def peak(args: argparse.Namespace) -> float:
-    """MiB that three steps of ``args.only`` need above both networks at rest. Its own process: a peak never sinks."""
-    steps = Steps(args)
-    cuda = steps.device.type == 'cuda'
-    if cuda:
-        torch.cuda.reset_peak_memory_stats()
-        rest = torch.cuda.memory_allocated()
-    else:
-        Path('/proc/self/clear_refs').write_text('5')  # forget the peak of the set-up
-        rest = resident('VmRSS') * 2**20
-    for _ in range(3):
-        getattr(steps, args.only)()
-    top = torch.cuda.max_memory_allocated() if cuda else resident('VmHWM') * 2**20
-    return (top - rest) / 2**20
+def time_job(job: Any, args: argparse.Namespace, number: int) -> dict[str, Any]:
+    """Median seconds, ratios with quartiles, and peak memory of one method."""
+    from kd_det.bench import razor
+    from kd_det.bench.speed import Steps, interleave, ratio, spread
+
+    kinds = () if args.no_mmrazor or job.fragment not in razor.METHODS else razor.KINDS
+    steps = Steps(job, args.data, args.precisions, kinds)
+    seconds = interleave(steps.calls, args.rounds, args.warmup, args.device)
+    floor = (seconds['student'], seconds['extract_feat'])
+    found: dict[str, Any] = dict(seconds={name: spread(times) for name, times in seconds.items()}, to_floor={})
+    for name, times in seconds.items():
+        if name.startswith(('kd_det', 'mmrazor')):
+            found['to_floor'][name] = ratio(times, *floor)
+    for precision in args.precisions:
+        ours = seconds[f'kd_det {precision}']
+        for kind in kinds:
+            found.setdefault('to_mmrazor', {})[f'{precision} / {kind}'] = ratio(ours, seconds[f'mmrazor {kind}'])
+        if f'teacher {precision}' in seconds:
+            found.setdefault('teacher', {})[precision] = ratio(seconds[f'teacher {precision}'], seconds['extract_feat'])
+    names = list(steps.calls)
+    del steps
+    if not args.no_memory:
+        found['peak_mib'] = {
+            name: peak_elsewhere(args, number, name) for name in names if not name.startswith('teacher')
+        }
+    return found
+
+
+def peak_elsewhere(args: argparse.Namespace, number: int, name: str) -> float:
+    """The peak of one call in a process of its own."""
+    command = [sys.executable, str(Path(__file__).resolve()), *args.argv, '--only', f'{number}:{name}']
+    output = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ).stdout
+    return json.loads(output.strip().splitlines()[-1])
+
+
+def show_job(name: str, found: dict[str, Any]) -> None:
+    print(f'\n{name}')
+    for call, seconds in found['seconds'].items():
+        words = [f'  {call:28s} {seconds["median"] * 1e3:9.1f} ms']
+        if call in found['to_floor']:
+            words.append(f'{_range(found["to_floor"][call])} x L')
+        if call.startswith('teacher'):
+            words.append(f'{_range(found["teacher"][call.split()[1]])} x extract_feat')
+        for pair, value in found.get('to_mmrazor', {}).items():
+            precision, kind = pair.split(' / ')
+            if call == f'kd_det {precision}':
+                words.append(f"{_range(value)} x mmrazor's {kind}")
+        if call in found.get('peak_mib', {}):
+            words.append(f'{found["peak_mib"][call]:.0f} MiB')
+        print(', '.join(words), flush=True)
+
+
+def _range(value: dict[str, float]) -> str:
+    return f'{value["median"]:.3f} ({value["low"]:.3f} to {value["high"]:.3f})'
+
+
+def time_losses(args: argparse.Namespace, save: Any) -> dict[str, list[dict[str, Any]]]:
+    """Each loss beside its plain formula, over what changes its work."""
+    import torch
+
+    sys.path.insert(0, str(ROOT / 'tests'))
+    from reference_formulas import CASES
+    from reference_formulas.measure import fake, held, input_bytes
+
+    from kd_det.bench.speed import interleave, ratio, spread
+    from kd_det.errors import ConfigError, did_you_mean
+
+    names = list(CASES) if args.losses == ['all'] else args.losses
+    for name in names:
+        if name not in CASES:
+            raise ConfigError(
+                f'--losses: no formula for {name!r}; expected {", ".join(CASES)}.{did_you_mean(name, CASES)}'
+            )
+    found: dict[str, list[dict[str, Any]]] = {}
+    usual = dict(size=(32, 32), boxes=5, instances=128, batch=2)
+    over = dict(size=[(n, n) for n in LOSS_SIZES], boxes=LOSS_BOXES, instances=LOSS_INSTANCES, batch=LOSS_BATCHES)
+    for name in names:
+        print(f'\n{name}')
+        for key in CASES[name].scales:
+            for value in over[key]:
+                given = {k: v for k, v in {**usual, key: value}.items() if k in CASES[name].scales}
+                pair = CASES[name].make(**given, channels=args.channels, device=args.device, dtype=torch.float32)
+                entry: dict[str, Any] = dict(varied=key, **given, channels=args.channels)
+                with fake(pair) as shapes:
+                    entry['held_per_input'] = {
+                        side: held(call.step) / input_bytes(call) for side, call in zip(('ours', 'plain'), shapes)
+                    }
+                    gib = entry['held_per_input']['plain'] * input_bytes(shapes.plain) / 2**30
+                pair = CASES[name].make(**given, channels=args.channels, device=args.device, dtype=torch.float32)
+                calls = dict(ours=pair.ours.step)
+                if gib <= args.limit_gib:
+                    calls['plain'] = pair.plain.step
+                seconds = interleave(calls, args.rounds, args.warmup, args.device)
+                entry['seconds'] = {side: spread(times) for side, times in seconds.items()}
+                words = f'  {key} {value}: {entry["seconds"]["ours"]["median"] * 1e3:.1f} ms'
+                if 'plain' in seconds:
+                    entry['to_plain'] = ratio(seconds['ours'], seconds['plain'])
+                    words += f', {_range(entry["to_plain"])} x the plain formula'
+                else:
+                    entry['not_run'] = f'the plain formula holds {gib:.1f} GiB'
+                    words += f' ({entry["not_run"]}; it was not run)'
+                memory = entry['held_per_input']
+                print(f'{words}; holds {memory["ours"]:.2f} x its input, plain {memory["plain"]:.2f} x', flush=True)
+                found.setdefault(name, []).append(entry)
+        save()
+    return found
+
+
+def plot(result: dict[str, Any], path: Path) -> None:
+    """Steps over the floor, as bars with quartiles."""
+    import matplotlib
+
+    matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+
+    jobs = result['steps']
+    calls = [call for job in jobs.values() for call in job['to_floor']]
+    calls = list(dict.fromkeys(calls))
+    figure, axes = plt.subplots(figsize=(8, 1.2 + 0.22 * len(jobs) * len(calls)), layout='constrained')
+    height = 0.8 / len(calls)
+    for i, call in enumerate(calls):
+        rows = [(y, job['to_floor'][call]) for y, job in enumerate(jobs.values()) if call in job['to_floor']]
+        middle = [value['median'] for _, value in rows]
+        error = [[v['median'] - v['low'] for _, v in rows], [v['high'] - v['median'] for _, v in rows]]
+        axes.barh([y + i * height for y, _ in rows], middle, height, xerr=error, label=call)
+    axes.axvline(1, color='black', linewidth=0.8)
+    axes.set_yticks([y + 0.4 - height / 2 for y in range(len(jobs))], list(jobs))
+    axes.invert_yaxis()
+    axes.set_xlabel("step / (plain student's step + teacher's extract_feat)")
+    axes.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
+    args.argv = list(sys.argv[1:] if argv is None else argv)
+    import torch
+    from mmdet.utils import register_all_modules
+
+    import kd_det  # noqa: F401, registers everything
+    from kd_det.bench.machine import processor, versions
+    from kd_det.bench.speed import Batch, Steps, peak_mib
+
     register_all_modules(init_default_scope=True)
+    args.device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    dtype = dict(bf16=torch.bfloat16, fp16=torch.float16).get(args.autocast)
+    jobs = make_jobs(args)
+    args.data = Batch(tuple(args.size), args.batch, args.boxes, args.device, dtype)
     if args.only:
-        print(json.dumps(peak(args)))
+        number, _, name = args.only.partition(':')
+        kinds = [name.split()[1]] if name.startswith('mmrazor') else []
+        steps = Steps(jobs[int(number)], args.data, args.precisions, kinds, name)
+        print(json.dumps(peak_mib(steps.calls[name], args.device)))
         return
-    steps = Steps(args)
-    times: dict[str, list[float]] = {part: [] for part in PARTS}
-    for round_ in range(args.warmup + args.rounds):
-        for part in PARTS:
-            taken = steps.seconds(part)
-            if round_ >= args.warmup:
-                times[part].append(taken)
-    ratios = sorted(d / (s + t) for s, t, d in zip(*(times[part] for part in PARTS)))
-    quarter = len(ratios) // 4
-    result = dict(
-        config=str(args.config),
-        batch=[args.batch, 3, *args.size],
-        boxes_per_image=args.boxes,
-        rounds=args.rounds,
-        median_seconds={part: statistics.median(times[part]) for part in PARTS},
-        ratio=dict(median=statistics.median(ratios), quartiles=[ratios[quarter], ratios[-1 - quarter]]),
-        torch=torch.__version__,
-        device=torch.cuda.get_device_name() if steps.device.type == 'cuda' else platform.processor() or 'CPU',
-        threads=torch.get_num_threads(),
-        command=' '.join(['python', *sys.argv]),
-    )
-    for part in PARTS:
-        print(f'{part:8s} {result["median_seconds"][part] * 1e3:9.1f} ms')
-    low, high = result['ratio']['quartiles']
-    middle = result['ratio']['median']
-    print(f'distill / (student + teacher.extract_feat): {middle:.3f} (quartiles {low:.3f} to {high:.3f})')
-    if not args.no_memory:
-        result['peak_mib'] = {}
-        for part in ('student', 'distill'):
-            command = [sys.executable, *sys.argv, '--only', part]
-            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            result['peak_mib'][part] = json.loads(output.strip().splitlines()[-1])
-            print(f'{part:8s} {result["peak_mib"][part]:9.1f} MiB above both networks at rest')
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(result, indent=2) + '\n')
+    result: dict[str, Any] = dict(
+        batch=[args.batch, 3, *args.size], boxes_per_image=args.boxes, rounds=args.rounds, warmup=args.warmup,
+        autocast=args.autocast, device=torch.cuda.get_device_name() if args.device.startswith('cuda') else processor(),
+        threads=torch.get_num_threads(), versions=versions(), setting=args.setting,
+        command=shlex.join(['python', 'tools/benchmark.py', *args.argv]),
+        finished=None, steps={}, losses={},
+    )  # fmt: skip
+
+    def save() -> None:
+        result['finished'] = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
+        if args.out:
+            args.out.parent.mkdir(parents=True, exist_ok=True)
+            args.out.write_text(json.dumps(result, indent=1) + '\n')
+
+    where = f'{result["device"]}, {result["threads"]} threads, torch {torch.__version__}'
+    print(f'{args.batch} x 3 x {args.size[0]} x {args.size[1]}, {args.boxes} boxes an image; {where}')
+    for number, job in enumerate(jobs):
+        result['steps'][job.name] = time_job(job, args, number)
+        show_job(job.name, result['steps'][job.name])
+        save()
+    if args.losses:
+        result['losses'] = time_losses(args, save)
+    save()
+    if args.plot and jobs:
+        plot(result, args.plot)
 
 
 if __name__ == '__main__':
+    # waiting threads sleep: spinning ones make a step ten times as slow as soon as anything else runs on the machine
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+    from kd_det.engine import guarded
+
     sys.exit(guarded(main))

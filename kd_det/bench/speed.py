@@ -1,0 +1,289 @@
+"""Steps of training, timed in turn: the plain student, the teacher alone, ours, mmrazor's; and their peak memory."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmdet.registry import MODELS as MMDET
+from mmdet.structures import DetDataSample
+from mmengine.config import Config, ConfigDict
+from torch import Tensor, nn
+
+from kd_det.detectors.plan import probe_batch
+from kd_det.errors import ConfigError
+from kd_det.registry import MODELS
+
+from .cells import without_pretrained
+from .machine import resident
+from .part import detector_config
+from .razor import KINDS, razor_detector
+from .setting import Setting
+
+__all__ = ['Batch', 'Job', 'Steps', 'interleave', 'jobs_of_config', 'jobs_of_setting', 'peak_mib', 'ratio', 'spread']
+
+
+@dataclass
+class Job:
+    """One method with its pair.
+
+    Attributes:
+        name: Of the method or the config.
+        model: Config of the DistillDetector, teacher included.
+        fragment: The method's fragment, by which mmrazor's loss is found; empty for a whole config.
+    """
+
+    name: str
+    model: dict[str, Any]
+    fragment: str = ''
+
+
+@dataclass
+class Batch:
+    """Random images with boxes.
+
+    Args:
+        size: Height and width, px.
+        images: Number of images.
+        boxes: Ground-truth boxes per image.
+        device: Where they lie.
+        autocast: dtype of the autocast around every step; None for none.
+    """
+
+    size: tuple[int, int] = (320, 320)
+    images: int = 2
+    boxes: int = 7
+    device: str = 'cpu'
+    autocast: torch.dtype | None = None
+    inputs: Tensor = field(init=False, repr=False)
+    samples: list[DetDataSample] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        device = torch.device(self.device)
+        generator = torch.Generator().manual_seed(1)
+        height, width = self.size
+        inputs, self.samples = [], []
+        for _ in range(self.images):
+            image, (sample,) = probe_batch(tuple(self.size), device)
+            centre = torch.rand(self.boxes, 2, generator=generator) * 0.6 + 0.2
+            half = torch.rand(self.boxes, 2, generator=generator) * 0.15 + 0.02
+            boxes = torch.cat([centre - half, centre + half], 1) * torch.tensor([width, height, width, height])
+            old = sample.gt_instances
+            sample.gt_instances = type(old)(bboxes=boxes.to(device), labels=old.labels[:1].repeat(self.boxes))
+            inputs.append(torch.randn(image.shape, generator=generator).to(device))
+            self.samples.append(sample)
+        self.inputs = torch.cat(inputs)
+
+    def context(self) -> AbstractContextManager:
+        """The autocast around a step."""
+        if self.autocast is None:
+            return nullcontext()
+        return torch.autocast(torch.device(self.device).type, self.autocast)
+
+
+def jobs_of_config(config: Config, name: str) -> list[Job]:
+    """The job of a kd_det config.
+
+    Raises:
+        ConfigError: If it has no teacher.
+    """
+    model = copy.deepcopy(config.model.to_dict())
+    if not model.get('teacher'):
+        raise ConfigError(f'config: {name!r} has no model.teacher; expected a config of a DistillDetector.')
+    return [Job(name, model)]
+
+
+def jobs_of_setting(setting: Setting, methods: Sequence[str] | None = None) -> list[Job]:
+    """The jobs of a benchmark's setting, of all its methods or of some.
+
+    Raises:
+        ConfigError: If the setting has no such method.
+    """
+    for name in methods or ():
+        setting._check_method(name, '--methods')
+    student, teacher = (detector_config(setting.config(who)) for who in ('student', 'teacher'))
+    jobs = []
+    for name in methods or setting.methods:
+        method = setting.methods[name]
+        if method.first_stage:
+            continue  # its loss needs what another training makes
+        model = dict(
+            type='kd_det.DistillDetector', student=student, teacher=dict(config=dict(model=teacher), checkpoint=None),
+            distill=method.distill(), task_weights=method.weights_of_task() or None,
+        )  # fmt: skip
+        jobs.append(Job(name, copy.deepcopy(model), Path(method.fragment).stem))
+    return jobs
+
+
+class Steps:
+    """What is timed for one job: callables by name, on one batch, with random weights.
+
+    ``student``: forward, losses and backward of the plain student. ``extract_feat``: the teacher's backbone and neck as
+    mmdet runs them, under ``no_grad``. ``teacher <precision>``: our teacher down to its taps. ``kd_det <precision>``:
+    our whole step. ``mmrazor <kind>``: mmrazor's step for the same method and weights. No optimiser's step is in them.
+
+    Args:
+        job: The method.
+        batch: The images.
+        precisions: Of our teacher: one step for each.
+        kinds: mmrazor's ways to run the teacher, of :data:`kd_det.bench.razor.KINDS`; empty for none.
+        only: Build nothing but this one.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        batch: Batch,
+        precisions: Sequence[str] = ('auto',),
+        kinds: Sequence[str] = KINDS,
+        only: str | None = None,
+    ) -> None:
+        self.job, self.batch = job, batch
+        self.calls: dict[str, Callable[[], None]] = {}
+        cfg = copy.deepcopy(job.model)
+        without_pretrained(cfg)
+        teachers = cfg['teacher']
+        if 'config' not in teachers:
+            raise ConfigError(f'{job.name}: several teachers or an average; expected a single teacher to time.')
+        teachers['checkpoint'] = None
+        ours = {
+            name: self._ours(cfg, name)
+            for name in precisions
+            if self._wanted(only, f'kd_det {name}', f'teacher {name}')
+        }
+        if self._wanted(only, 'student'):
+            plain = self._placed(_build(cfg['student']))
+            self.calls['student'] = lambda: self._step(plain)
+        if self._wanted(only, 'extract_feat'):
+            from kd_det.detectors.teacher import Teacher
+
+            teacher = Teacher(teachers['config'], None)
+            teacher.load(batch.device)
+            self.calls['extract_feat'] = lambda: self._extract(teacher.model)
+        for name, model in ours.items():
+            if self._wanted(only, f'teacher {name}') and model._teacher_taps['']:
+                self.calls[f'teacher {name}'] = lambda model=model: self._observe(model)
+            if self._wanted(only, f'kd_det {name}'):
+                self.calls[f'kd_det {name}'] = lambda model=model: self._step(model)
+        for kind in kinds:
+            if self._wanted(only, f'mmrazor {kind}'):
+                razor = self._razor(kind, cfg)
+                self.calls[f'mmrazor {kind}'] = lambda razor=razor: self._step(razor)
+
+    @staticmethod
+    def _wanted(only: str | None, *names: str) -> bool:
+        return only is None or only in names
+
+    def _placed(self, model: nn.Module) -> nn.Module:
+        model.to(self.batch.device)
+        model.train()  # mmrazor's returns nothing
+        return model
+
+    def _ours(self, cfg: dict[str, Any], precision: str) -> nn.Module:
+        torch.manual_seed(0)
+        cfg = copy.deepcopy(cfg)
+        cfg['teacher']['precision'] = precision
+        model = self._placed(MODELS.build(cfg))
+        model._load_teachers()
+        with self.batch.context():
+            model.prepare_teacher('', self.batch.inputs, self.batch.samples)
+        return model
+
+    def _razor(self, kind: str, cfg: dict[str, Any]) -> nn.Module:
+        student, teacher = cfg['student'], cfg['teacher']['config']['model']
+        channels = tuple(network['neck']['out_channels'] for network in (student, teacher))
+        torch.manual_seed(0)
+        terms = cfg['distill']
+        return self._placed(razor_detector(kind, self.job.fragment, student, teacher, terms, channels))
+
+    def _step(self, model: nn.Module) -> None:
+        with self.batch.context():
+            losses = model.loss(self.batch.inputs, self.batch.samples)
+            total = sum(sum(v) if isinstance(v, (list, tuple)) else v for k, v in losses.items() if 'loss' in k)
+        total.backward()
+        model.zero_grad(set_to_none=True)
+
+    def _extract(self, model: nn.Module) -> None:
+        with torch.no_grad(), self.batch.context():
+            model.extract_feat(self.batch.inputs)
+
+    def _observe(self, model: nn.Module) -> None:
+        taps = model._teacher_taps['']
+        with self.batch.context():
+            model.teacher.observe(self.batch.inputs, self.batch.samples, taps)
+        taps.clear()
+
+
+def _build(cfg: dict[str, Any]) -> nn.Module:
+    """A detector of mmdet from its ``model``."""
+    cfg = copy.deepcopy(cfg)
+    with MMDET.switch_scope_and_registry(cfg.pop('_scope_', 'mmdet')) as registry:
+        return registry.build(ConfigDict(cfg))
+
+
+def interleave(
+    calls: Mapping[str, Callable[[], Any]], rounds: int = 9, warmup: int = 2, device: str = 'cpu'
+) -> dict[str, list[float]]:
+    """Seconds of each call, one list entry per round; in every round each is called once, in turn.
+
+    Args:
+        calls: Name → what to time.
+        rounds: Timed rounds.
+        warmup: Rounds before them.
+        device: ``'cuda…'`` waits for the GPU around each call.
+    """
+    wait = torch.cuda.synchronize if torch.device(device).type == 'cuda' else lambda: None
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    order = list(calls)
+    gc.collect()
+    for number in range(warmup + rounds):
+        for name in order:
+            wait()
+            start = time.perf_counter()
+            calls[name]()
+            wait()
+            if number >= warmup:
+                seconds[name].append(time.perf_counter() - start)
+        order = order[1:] + order[:1]  # nobody always comes after the same one
+    return seconds
+
+
+def spread(values: Iterable[float]) -> dict[str, float]:
+    """Median and quartiles."""
+    values = sorted(values)
+    low, middle, high = statistics.quantiles(values, n=4, method='inclusive') if len(values) > 1 else values * 3
+    return dict(median=statistics.median(values), low=low, high=high)
+
+
+def ratio(top: Sequence[float], *bottom: Sequence[float]) -> dict[str, float]:
+    """Median and quartiles of a ratio per round: one call's seconds over the sum of others'."""
+    return spread(a / sum(b) for a, *b in zip(top, *bottom, strict=True))
+
+
+def peak_mib(call: Callable[[], Any], device: str = 'cpu', times: int = 3) -> float:
+    """MiB that a call needs above what is there before it: the allocator's peak on a GPU, the resident one on a CPU.
+
+    Meant for a process of its own: the resident memory of one that has done other things hides a peak.
+    """
+    cuda = torch.device(device).type == 'cuda'
+    gc.collect()
+    if cuda:
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        rest = torch.cuda.memory_allocated() / 2**20
+    else:
+        Path('/proc/self/clear_refs').write_text('5')  # forget the peak of the set-up
+        rest = resident('VmRSS')
+    for _ in range(times):
+        call()
+    if cuda:
+        torch.cuda.synchronize()
+    return (torch.cuda.max_memory_allocated() / 2**20 if cuda else resident('VmHWM')) - rest
