@@ -45,7 +45,8 @@ class ReadingStore:
 
     Args:
         path: The folder; made when the first file is written.
-        limit: Of the folder's size, in bytes.
+        limit: Of the folder's size, in bytes. The folder is counted again each time that a share of the room left has
+            been written, so that others who write there are noticed.
 
     Attributes:
         stopped: Why nothing is written any more; empty while files are written.
@@ -57,7 +58,8 @@ class ReadingStore:
         self.stopped = ''
         self.total = 0
         self.damaged = 0
-        self._room = 0.0
+        self._processes = 1
+        self._room = self._blind = 0.0  # bytes that may be written, and that without counting again
 
     @staticmethod
     def keeps(tensor: Tensor) -> bool:
@@ -83,7 +85,9 @@ class ReadingStore:
                     self.total += found.st_size
             except OSError:  # renamed or removed by another process meanwhile
                 continue
+        self._processes = processes
         self._room = (self.limit - self.total) / processes
+        self._blind = self._room / 8
         return self.total
 
     def free(self) -> int:
@@ -135,6 +139,8 @@ class ReadingStore:
         target = self.file(name)
         partial = target.with_name(f'{target.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp')
         try:
+            if size > self._blind:
+                self.count(self._processes)
             if size > self._room:
                 self.stopped = f'the folder has reached its limit of {self.limit / GIB:.4g} GiB'
             elif self.free() - size < RESERVE:
@@ -156,6 +162,7 @@ class ReadingStore:
             return False
         self.total += size
         self._room -= size
+        self._blind -= size
         return True
 
     def write_text(self, name: str, text: str) -> None:

@@ -91,10 +91,11 @@ class TeacherCache:
         self.store = ReadingStore(path, limit_gib * GIB)
         self._config = _digest(json.dumps(config, sort_keys=True, default=str))
         self._weights = ''
-        self._dims: list[int] | None = None
+        self._taps: TapSet | None = None
+        self._dims: list[int] = []
         self._looks = False
         self._contexts: dict[tuple, str] = {}
-        self._placed: dict[tuple[int, ...], bool] = {}
+        self._placed: dict[str, bool] = {}
         self._said: set[str] = set()
         self._epochs = 0
         self._epoch: Counter[str] = Counter()
@@ -159,19 +160,20 @@ class TeacherCache:
             samples: The data samples.
             taps: Its taps.
         """
-        if self._dims is None and not self.off:
+        if self._taps is None:
+            self._taps = taps
             self._open(teacher, images[:1], samples[:1] if samples else samples, taps)
-        if self.off:
+        if self.off or taps is not self._taps:
             teacher.run(images, samples, taps)
             taps.convert(to_plain)
             return
-        names = self._names(teacher, images, samples, taps)
-        number = len(images)
+        kind = f'{self._context(teacher, images, taps)}/{tuple(images.shape)} {images.dtype}'
+        names, number = self._names(kind, images, samples), len(images)
         found = self._find(names)
         self._epoch.update(images=number, known=sum(one is not None for one in found))
         replayed = all(found) and self._replay(found, images.device, taps)
         if not replayed:
-            self._compute(teacher, images, samples, taps, names, found)
+            self._compute(teacher, images, samples, taps, kind, names, found)
         self._epoch['replayed'] += number * replayed
         taps.convert(to_plain)
 
@@ -202,7 +204,14 @@ class TeacherCache:
         return True
 
     def _compute(
-        self, teacher: Teacher, images: Tensor, samples: Any, taps: TapSet, names: list[list[str]], found: list
+        self,
+        teacher: Teacher,
+        images: Tensor,
+        samples: Any,
+        taps: TapSet,
+        kind: str,
+        names: list[list[str]],
+        found: list,
     ) -> None:
         """The live teacher; what it read is kept where nothing was found."""
         try:
@@ -222,18 +231,16 @@ class TeacherCache:
         ):
             self._warn('odd', f'batches of shape {tuple(images.shape)} are not kept: a reading has another layout.')
             return
-        if self.store.stopped:
-            return
-        if tuple(images.shape) not in self._placed:
+        if kind not in self._placed and not self.store.stopped:
             buffers = [list(recorder.data_buffer) for recorder in taps.recorders.values()]
-            self._try_order(teacher, images, samples, taps, tensors)
+            self._placed[kind] = self._try_order(teacher, images, samples, taps, tensors)
             for recorder, records in zip(taps.recorders.values(), buffers):
                 recorder.data_buffer[:] = records
-            if self.off:
-                return
-        placed = self._placed[tuple(images.shape)]
+        if self.off:
+            return
+        placed = self._placed.get(kind, False)
         for index, (mine, known) in enumerate(zip(names, found)):
-            if known is not None:
+            if known is not None or self.store.stopped:
                 continue
             kept = [t.narrow(d, index, 1).cpu() for t, d in zip(tensors, self._dims)]
             notes = dict(readings=shape, image=_about(samples[index]) if samples else {})
@@ -253,31 +260,34 @@ class TeacherCache:
         drew = any(not torch.equal(a, b) for a, b in zip(before, _random_state(images.device)))
         return getattr(watched, 'looked', samples is not None), shape, tensors, drew
 
-    def _try_order(self, teacher: Teacher, images: Tensor, samples: Any, taps: TapSet, tensors: list[Tensor]) -> None:
+    def _try_order(self, teacher: Teacher, images: Tensor, samples: Any, taps: TapSet, tensors: list[Tensor]) -> bool:
         """Whether readings of a batch of this shape change with the places of the images in it."""
-        number, placed = len(images), False
-        if number > 1:
-            order = [*range(1, number), 0]
-            other = copy.deepcopy([samples[i] for i in order]) if samples else samples
-            rolled = self._run(teacher, images.roll(-1, 0), other, taps)[2]
-            back = [t.roll(1, d) for t, d in zip(rolled, self._dims)]
-            placed = not _same_bits(tensors, back)
-            if placed:
-                again = self._run(teacher, images, copy.deepcopy(samples), taps)[2]
-                if not _same_bits(tensors, again):
-                    self._switch_off('two runs on the same images give different readings')
-        self._placed[tuple(images.shape)] = placed
+        if len(images) == 1:
+            return False
+        other = copy.deepcopy([*samples[1:], samples[0]]) if samples else samples
+        rolled = self._run(teacher, images.roll(-1, 0), other, taps)[2]
+        if _same_bits(tensors, [t.roll(1, d) for t, d in zip(rolled, self._dims)]):
+            return False
+        again = self._run(teacher, images, copy.deepcopy(samples), taps)[2]
+        if not _same_bits(tensors, again):
+            self._switch_off('two runs on the same images give different readings')
+        return True
 
     # --- what decides a reading ---------------------------------------------------------------------------------------
 
-    def _names(self, teacher: Teacher, images: Tensor, samples: Any, taps: TapSet) -> list[list[str]]:
-        """For each image the names that its readings may have: whatever its place in the batch, and in its place."""
-        context = self._context(teacher, images, taps)
-        common = f'{tuple(images.shape)} {images.dtype}'
+    def _names(self, kind: str, images: Tensor, samples: Any) -> list[list[str]]:
+        """For each image the names that its readings may have: whatever its place in the batch, and in its place.
+
+        Args:
+            kind: All that is the same for the images of a batch: the folder of the files, shape and dtype.
+            images: Shape (B, 3, H, W).
+            samples: The data samples.
+        """
+        context, _, common = kind.partition('/')
         if self._looks:
             common += repr(sorted(repr(_sizes(sample)) for sample in samples or ()))
         names = []
-        placed = self._placed.get(tuple(images.shape))
+        placed = self._placed.get(kind)
         for index, pixels in enumerate(images):
             digest = hashlib.blake2b(common.encode(), digest_size=16)
             if self._looks and samples:
@@ -593,13 +603,15 @@ def _compiled(model: nn.Module) -> tuple[bool, ...]:
 
 
 def _sizes(sample: Any) -> list[Any]:
-    return [_plain(sample.metainfo.get(name)) for name in _SIZES]
+    return [_plain(getattr(sample, 'metainfo', {}).get(name)) for name in _SIZES]
 
 
 def _about(sample: Any) -> dict[str, Any]:
     """What people may want to know of an image."""
-    names = ('img_id', 'img_path', 'flip', 'flip_direction', *_SIZES)
-    return {name: _plain(sample.metainfo[name]) for name in names if name in sample.metainfo}
+    found = getattr(sample, 'metainfo', {})
+    return {
+        name: _plain(found[name]) for name in ('img_id', 'img_path', 'flip', 'flip_direction', *_SIZES) if name in found
+    }
 
 
 def _plain(value: Any) -> Any:
