@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kd_det.registry import MODELS
 
 from ._functional import check_maps, full_precision, padding_mask
+from ._fused import position_divergence
 from .temperature import make_temperature, standardise, temperature_of
 
 
@@ -32,7 +32,8 @@ class CWDLoss(nn.Module):
 
     Reference: Shu et al., "Channel-wise Knowledge Distillation for Dense Prediction", ICCV 2021, arXiv 2011.13256.
 
-    Extra memory: about four maps of B x C x H x W, two of them kept for the backward pass.
+    Extra memory: blocks of a few channels; nothing is kept for the backward pass but the maps. A learnt temperature and
+    ``standardize`` need maps of their own.
 
     Shape:
         - student: (B, C, H, W)
@@ -96,11 +97,8 @@ class CWDLoss(nn.Module):
         if self.standardize:
             student, teacher = (standardise(x, ignored=padding) for x in (student, teacher))
         tau = temperature_of(self.tau)
-        student, teacher = student / tau, teacher / tau
-        if padding is not None:
-            student, teacher = student.masked_fill(padding, -float('inf')), teacher.masked_fill(padding, -float('inf'))
-        log_s, p_t = F.log_softmax(student, dim=2), F.softmax(teacher, dim=2)
-        if padding is not None:
-            log_s = log_s.masked_fill(padding, 0)  # p_t is 0 there, and 0 times minus infinity is no number
-        divergence = F.kl_div(log_s, p_t, reduction='sum')
-        return self.loss_weight * tau**2 * divergence / (batch * channels)
+        if isinstance(self.tau, nn.Module):  # learnt: on the graph of both maps
+            divergence = position_divergence(student / tau, teacher / tau, ignored=padding)
+        else:
+            divergence = position_divergence(student, teacher, tau, padding)
+        return self.loss_weight * tau**2 * divergence.sum() / (batch * channels)

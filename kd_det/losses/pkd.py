@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from kd_det.registry import MODELS
 
 from ._functional import full_precision
+from ._fused import normalised_difference
 from ._maps import check_pair
 
 
@@ -27,7 +28,7 @@ class PKDLoss(nn.Module):
     Reference: Cao et al., "PKD: General Distillation Framework for Object Detectors via Pearson Correlation
     Coefficient", NeurIPS 2022, arXiv 2207.02039. Published weights per level: 6 (two-stage), 10 (one-stage).
 
-    Extra memory: four maps of B x C x H x W, two of them kept for the backward pass.
+    Extra memory: blocks of a few channels; nothing is kept for the backward pass but the maps.
 
     Shape:
         - student: (B, C, H_s, W_s)
@@ -74,9 +75,5 @@ class PKDLoss(nn.Module):
                 teacher = F.interpolate(teacher, student.shape[2:], mode='bilinear', align_corners=False)
         if student.shape[0] * student.shape[2] * student.shape[3] < 2:
             return student.sum() * 0.0
-        return 0.5 * self.loss_weight * F.mse_loss(self.normalise(student), self.normalise(teacher))
-
-    def normalise(self, maps: Tensor) -> Tensor:
-        """Each channel with mean 0 and (nearly) standard deviation 1, shape (B, C, H, W)."""
-        centred = maps - maps.mean((0, 2, 3), keepdim=True)
-        return centred / (maps.std((0, 2, 3), keepdim=True) + self.eps)
+        total = normalised_difference(student, teacher, self.eps).sum()
+        return 0.5 * self.loss_weight * total / student.numel()
