@@ -11,6 +11,7 @@ from kd_det.errors import ConfigError
 from kd_det.registry import MODELS
 
 from ._functional import check_maps, full_precision
+from ._fused import channel_sums
 from ._maps import ConvReg, check_levels, check_pair
 
 
@@ -29,7 +30,7 @@ class ABLoss(nn.Module):
     Reference: Heo et al., "Knowledge Transfer via Distillation of Activation Boundaries Formed by Hidden Neurons", AAAI
     2019, arXiv 1811.03233. The authors use it in an initialising stage only.
 
-    Extra memory: per level two maps of B x C_t x H x W; connectors need two more.
+    Extra memory: blocks of a few channels; connectors keep two maps of B x C_t x H x W per level.
 
     Shape:
         - student: list of maps (B, student_channels[i], H_i, W_i), largest first
@@ -110,4 +111,13 @@ class ABLoss(nn.Module):
 
     def boundary(self, student: Tensor, teacher: Tensor) -> Tensor:
         """The sum over one level, two maps of shape (B, C, H, W): a scalar."""
-        return (self.margin - torch.where(teacher > 0, student, -student)).relu().square().sum()
+        margin = self.margin
+
+        def short(s: Tensor, t: Tensor) -> Tensor:
+            return (margin - torch.where(t > 0, s, -s)).relu_()
+
+        def slope(s: Tensor, t: Tensor) -> Tensor:
+            missing = short(s, t)
+            return torch.where(t > 0, -2 * missing, 2 * missing)
+
+        return channel_sums(lambda s, t: short(s, t).square_(), slope, student, teacher).sum()

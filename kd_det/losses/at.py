@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from kd_det.registry import MODELS
 
 from ._functional import full_precision
+from ._fused import position_means
 from ._maps import check_pair, pool_to_smaller
 
 
@@ -26,8 +27,7 @@ class ATLoss(nn.Module):
     Reference: Zagoruyko and Komodakis, "Paying More Attention to Attention", ICLR 2017, arXiv 1612.03928. Published
     weight with this mean: 1000 (CIFAR).
 
-    Extra memory: one map of B x C x H x W per side while the channels are summed, the student's kept for the backward
-    pass (powers other than 2 need two).
+    Extra memory: blocks of a few channels; nothing is kept for the backward pass but the maps.
 
     Shape:
         - student: (B, C_s, H_s, W_s)
@@ -67,5 +67,4 @@ class ATLoss(nn.Module):
 
     def attention(self, maps: Tensor) -> Tensor:
         """Attention of unit length: shape (B, C, H, W) to (B, H * W)."""
-        powers = maps * maps if self.p == 2 else maps.abs() ** self.p
-        return F.normalize(powers.mean(1).flatten(1), dim=1)
+        return F.normalize(position_means(maps, self.p), dim=1)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kd_det.errors import ConfigError, did_you_mean
 from kd_det.registry import MODELS
 
 from ._functional import check_maps, full_precision
+from ._fused import squared_error
 from ._maps import ConvReg, check_pair
 
 _REGRESSORS = ('conv1x1', 'conv_bn_relu')
@@ -30,7 +30,7 @@ class FitNetLoss(nn.Module):
     Reference: Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, arXiv 1412.6550. Published weight of the
     mean: 100 (CIFAR).
 
-    Extra memory: one map of B x C_t x H x W, three with 'conv_bn_relu'.
+    Extra memory: blocks of a few channels; with a regressor its output, B x C_t x H x W, with 'conv_bn_relu' three.
 
     Shape:
         - student: (B, student_channels, H_s, W_s)
@@ -94,4 +94,4 @@ class FitNetLoss(nn.Module):
         if self.align is not None:
             student = self.align(student)
         check_maps('FitNetLoss', student, teacher)
-        return self.loss_weight * F.mse_loss(student, teacher)
+        return self.loss_weight * squared_error(student, teacher).sum() / teacher.numel()

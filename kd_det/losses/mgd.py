@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kd_det.errors import ConfigError, did_you_mean
 from kd_det.registry import MODELS
 
 from ._functional import check_maps, full_precision, shape_of
+from ._fused import squared_error
 
 
 @MODELS.register_module()
@@ -28,7 +28,7 @@ class MGDLoss(nn.Module):
     Reference: Yang et al., "Masked Generative Distillation", ECCV 2022, arXiv 2205.01529.
 
     Extra memory: three maps of B x teacher_channels x H x W for the backward pass (masked input, hidden layer,
-    difference).
+    what is generated).
 
     Shape:
         - student: (B, student_channels, H, W)
@@ -92,7 +92,7 @@ class MGDLoss(nn.Module):
         if self.align is not None:
             student = self.align(student)
         generated = self.generation(student * self.mask(teacher, uniform))
-        return self.loss_weight * self.alpha_mgd * F.mse_loss(generated, teacher, reduction='sum') / teacher.shape[0]
+        return self.loss_weight * self.alpha_mgd * squared_error(generated, teacher).sum() / teacher.shape[0]
 
     def mask(self, maps: Tensor, uniform: Tensor | None = None) -> Tensor:
         """What is kept (1) and erased (0) of a map of shape (B, C, H, W); the shape is that of ``uniform``."""

@@ -13,6 +13,7 @@ from kd_det.errors import ConfigError, did_you_mean
 from kd_det.registry import MODELS
 
 from ._functional import check_maps, full_precision
+from ._fused import channel_sums
 from ._maps import BatchNorm, check_levels
 
 _REDUCTIONS = ('sum', 'mean')
@@ -62,7 +63,7 @@ class OFDLoss(nn.Module):
 
     Reference: Heo et al., "A Comprehensive Overhaul of Feature Distillation", ICCV 2019, arXiv 1904.01866.
 
-    Extra memory: per level about five maps of B x C_t x H x W.
+    Extra memory: per level two maps of B x C_t x H x W, those of the connector, and blocks of a few channels.
 
     Shape:
         - student: list of maps (B, student_channels[i], H_i, W_i), largest first
@@ -200,6 +201,13 @@ class OFDLoss(nn.Module):
     @staticmethod
     def distance(student: Tensor, teacher: Tensor, margin: Tensor) -> Tensor:
         """The partial distance, summed: two maps of shape (B, C, H, W) and a margin of shape (C,) to a scalar."""
-        target = torch.maximum(teacher, margin.view(1, -1, 1, 1))
-        counts = (student > target) | (target > 0)
-        return (student - target).square().masked_fill(~counts, 0).sum()
+
+        def error(s: Tensor, t: Tensor, least: Tensor) -> Tensor:
+            target = torch.maximum(t, least)
+            counts = (s > target) | (target > 0)
+            return (s - target).masked_fill_(~counts, 0)
+
+        def slope(s: Tensor, t: Tensor, least: Tensor) -> Tensor:
+            return error(s, t, least).mul_(2)
+
+        return channel_sums(lambda *parts: error(*parts).square_(), slope, student, teacher, margin).sum()

@@ -12,6 +12,7 @@ from kd_det.errors import ConfigError
 from kd_det.registry import MODELS
 
 from ._functional import full_precision
+from ._fused import squared_error
 from ._maps import check_pair, pool_to_smaller
 
 
@@ -95,5 +96,6 @@ class VIDLoss(nn.Module):
         check_pair('VIDLoss', student, teacher, self.student_channels, self.teacher_channels)
         student, teacher = pool_to_smaller(student, teacher)
         variance = (F.softplus(self.log_scale) + self.eps).view(1, -1, 1, 1)
-        squares = (self.regressor(student) - teacher).square().mean((0, 2, 3), keepdim=True)
+        total = squared_error(self.regressor(student), teacher).sum(0).view(1, -1, 1, 1)
+        squares = total * (teacher.shape[1] / teacher.numel())
         return 0.5 * self.loss_weight * (squares / variance + variance.log()).mean()
