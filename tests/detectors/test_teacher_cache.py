@@ -30,6 +30,7 @@ from tiny_models import (
 )
 from torch.utils.data import DataLoader
 
+import kd_det.hooks.teacher_cache
 from kd_det.detectors import Teacher, reading_store, teacher_cache
 from kd_det.detectors.plan import probe_batch, untouched
 from kd_det.detectors.reading_store import GIB, ReadingStore
@@ -273,7 +274,8 @@ def test_other_libraries_settings_or_processors_are_computed(tmp_path, monkeypat
     assert not Seer(tmp_path).replays(*data)
 
 
-def test_the_key_asks_whether_a_part_is_compiled_now(tmp_path):
+def test_the_key_asks_whether_a_part_is_compiled_now(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, 'compile', lambda function: function)
     seer = Seer(tmp_path, compile=True)
     parts = {name: getattr(seer.teacher.model, name) for name in ('backbone', 'neck')}
     assert teacher_cache._compiled(seer.teacher.model) == (False, False)
@@ -422,7 +424,11 @@ CACHE = dict(path='never_made')
     [
         (dict(a=cwd()), dict(teacher=dict(ema=True, cache=CACHE)), 'model.teacher.cache: a moving average'),
         (
-            dict(a=dict(cwd('bbox_head'), loss=dict(type='kd_det.CrossKDLoss'), adapter=dict(type='kd_det.CrossHead'))),
+            dict(
+                a=dict(
+                    cwd('bbox_head'), loss=dict(type='kd_det.CrossKDLoss'), adapter=dict(type='kd_det.CrossHead', idx=1)
+                )
+            ),
             {},
             'model.teacher.cache: distill.a runs parts of the teacher',
         ),
@@ -516,7 +522,7 @@ def test_at_its_limit_it_stops_writing_and_goes_on(tmp_path, said):
     for seeds in ([1, 2], [3, 4], [5, 6], [1, 2], [3, 4]):
         data = pictures(seeds)
         assert same(cached(*data), plain(*data))
-    assert len(files(tmp_path / 'c')) == 3 and cached.cache.counts() == [10, 5, 2, 3]
+    assert len(files(tmp_path / 'c')) == 3 and cached.cache.counts() == [10, 3, 2, 3]
     assert len(said('nothing more is written', 'WARN')) == 1 and 'limit of' in said('nothing more')[0]
     assert not list((tmp_path / 'c').rglob('*.tmp'))
 
@@ -596,6 +602,13 @@ def test_each_epoch_ends_with_hits_and_misses(tmp_path):
         '4 of 4 images replayed, 0 computed (0 of them written)',
     ]
     assert not any('useless' in text for text in texts)
+
+
+def test_counts_are_those_of_all_processes(tmp_path, monkeypatch):
+    monkeypatch.setattr(kd_det.hooks.teacher_cache, 'all_reduce', lambda counts: counts.mul_(3))
+    texts, _ = train(tmp_path, length=2)
+    epochs = [text.split(': ', 1)[1].split(';')[0] for text in texts if 'replayed' in text]
+    assert epochs[0] == '0 of 12 images replayed, 12 computed (12 of them written)' and '12 of 12' in epochs[1]
 
 
 def test_random_transforms_are_told_once_after_an_epoch_that_could_have_hit(tmp_path):
