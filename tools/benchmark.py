@@ -25,7 +25,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Of the losses alone: what is varied, and over which values.
-LOSS_SIZES, LOSS_BOXES, LOSS_INSTANCES, LOSS_BATCHES = (16, 32, 64), (5, 50, 200), (64, 128, 256), (1, 2, 4)
+LOSS_SIZES, LOSS_BOXES, LOSS_INSTANCES, LOSS_BATCHES = (64, 128, 256), (5, 50, 200), (64, 128, 256), (1, 2, 4)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -138,12 +138,11 @@ def _range(value: dict[str, float]) -> str:
 
 
 def time_losses(args: argparse.Namespace, save: Any) -> dict[str, list[dict[str, Any]]]:
-    """Each loss beside its plain formula, over what changes its work."""
+    """Each loss beside its plain formula, over what changes its work; all values of one thing in turn."""
     import torch
 
     sys.path.insert(0, str(ROOT / 'tests'))
     from reference_formulas import CASES
-    from reference_formulas.measure import fake, held, input_bytes
 
     from kd_det.bench.speed import interleave, ratio, spread
     from kd_det.errors import ConfigError, did_you_mean
@@ -151,42 +150,62 @@ def time_losses(args: argparse.Namespace, save: Any) -> dict[str, list[dict[str,
     names = list(CASES) if args.losses == ['all'] else args.losses
     for name in names:
         if name not in CASES:
-            raise ConfigError(
-                f'--losses: no formula for {name!r}; expected {", ".join(CASES)}.{did_you_mean(name, CASES)}'
-            )
+            expected = f'expected {", ".join(CASES)}.{did_you_mean(name, CASES)}'
+            raise ConfigError(f'--losses: no formula for {name!r}; {expected}')
     found: dict[str, list[dict[str, Any]]] = {}
-    usual = dict(size=(32, 32), boxes=5, instances=128, batch=2)
+    usual = dict(size=(64, 64), boxes=5, instances=128, batch=1)
     over = dict(size=[(n, n) for n in LOSS_SIZES], boxes=LOSS_BOXES, instances=LOSS_INSTANCES, batch=LOSS_BATCHES)
     for name in names:
         print(f'\n{name}')
+        found[name] = []
         for key in CASES[name].scales:
+            entries, calls = [], {}
             for value in over[key]:
                 given = {k: v for k, v in {**usual, key: value}.items() if k in CASES[name].scales}
-                pair = CASES[name].make(**given, channels=args.channels, device=args.device, dtype=torch.float32)
-                entry: dict[str, Any] = dict(varied=key, **given, channels=args.channels)
-                with fake(pair) as shapes:
-                    entry['held_per_input'] = {
-                        side: held(call.step) / input_bytes(call) for side, call in zip(('ours', 'plain'), shapes)
-                    }
-                    gib = entry['held_per_input']['plain'] * input_bytes(shapes.plain) / 2**30
-                pair = CASES[name].make(**given, channels=args.channels, device=args.device, dtype=torch.float32)
-                calls = dict(ours=pair.ours.step)
-                if gib <= args.limit_gib:
-                    calls['plain'] = pair.plain.step
-                seconds = interleave(calls, args.rounds, args.warmup, args.device)
-                entry['seconds'] = {side: spread(times) for side, times in seconds.items()}
-                words = f'  {key} {value}: {entry["seconds"]["ours"]["median"] * 1e3:.1f} ms'
-                if 'plain' in seconds:
-                    entry['to_plain'] = ratio(seconds['ours'], seconds['plain'])
-                    words += f', {_range(entry["to_plain"])} x the plain formula'
+                given.update(channels=args.channels, device=args.device, dtype=torch.float32)
+                entry = dict(varied=key, **{k: v for k, v in given.items() if k not in ('device', 'dtype')})
+                entry |= _memory(CASES[name], given)
+                pair = CASES[name].make(**given)
+                calls[len(entries), 'ours'] = pair.ours.step
+                if entry['gib']['plain'] <= args.limit_gib:
+                    calls[len(entries), 'plain'] = pair.plain.step
                 else:
-                    entry['not_run'] = f'the plain formula holds {gib:.1f} GiB'
-                    words += f' ({entry["not_run"]}; it was not run)'
-                memory = entry['held_per_input']
-                print(f'{words}; holds {memory["ours"]:.2f} x its input, plain {memory["plain"]:.2f} x', flush=True)
-                found.setdefault(name, []).append(entry)
-        save()
+                    entry['not_run'] = f'the plain formula holds {entry["gib"]["plain"]:.1f} GiB'
+                entries.append(entry)
+            seconds = interleave(calls, args.rounds, args.warmup, args.device)
+            for number, entry in enumerate(entries):
+                sides = [side for side in ('ours', 'plain') if (number, side) in seconds]
+                entry['seconds'] = {side: spread(seconds[number, side]) for side in sides}
+                entry['to_first'] = ratio(seconds[number, 'ours'], seconds[0, 'ours'])
+                if 'plain' in sides:
+                    entry['to_plain'] = ratio(*(seconds[number, side] for side in sides))
+                show_loss(key, entry)
+            found[name] += entries
+        at = dict(size=(100, 168), channels=256, batch=2)  # whose memory is counted, not used
+        found[name].append(dict(varied=None, **at, **_memory(CASES[name], dict(at, device=args.device))))
+        save(found)
     return found
+
+
+def _memory(case: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """What both ways hold beyond their inputs, counted on tensors without numbers."""
+    from reference_formulas.measure import fake, held, input_bytes
+
+    with fake(case.make(**given)) as shapes:
+        held_bytes = {side: held(call.step) for side, call in zip(('ours', 'plain'), shapes)}
+        per_input = {side: size / input_bytes(shapes.ours) for side, size in held_bytes.items()}
+    return dict(held_per_input=per_input, gib={side: size / 2**30 for side, size in held_bytes.items()})
+
+
+def show_loss(key: str, entry: dict[str, Any]) -> None:
+    words = [f'  {key} {entry[key]}: {entry["seconds"]["ours"]["median"] * 1e3:.1f} ms']
+    if 'to_plain' in entry:
+        words.append(f'{_range(entry["to_plain"])} x the plain formula')
+    else:
+        words.append(f'{entry["not_run"]} and was not run')
+    memory = entry['held_per_input']
+    words.append(f'holds {memory["ours"]:.2f} x its input, plain {memory["plain"]:.2f} x')
+    print('; '.join(words), flush=True)
 
 
 def plot(result: dict[str, Any], path: Path) -> None:
@@ -245,7 +264,8 @@ def main(argv: list[str] | None = None) -> None:
         finished=None, steps={}, losses={},
     )  # fmt: skip
 
-    def save() -> None:
+    def save(losses: dict[str, Any] | None = None) -> None:
+        result['losses'] = losses or result['losses']
         result['finished'] = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
         if args.out:
             args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ from mmengine.config import Config, ConfigDict
 from torch import Tensor, nn
 
 from kd_det.detectors.plan import probe_batch
+from kd_det.detectors.teacher import Teacher, _model_config
 from kd_det.errors import ConfigError
 from kd_det.registry import MODELS
 
@@ -163,8 +164,6 @@ class Steps:
             plain = self._placed(_build(cfg['student']))
             self.calls['student'] = lambda: self._step(plain)
         if self._wanted(only, 'extract_feat'):
-            from kd_det.detectors.teacher import Teacher
-
             teacher = Teacher(teachers['config'], None)
             teacher.load(batch.device)
             self.calls['extract_feat'] = lambda: self._extract(teacher.model)
@@ -198,7 +197,7 @@ class Steps:
         return model
 
     def _razor(self, kind: str, cfg: dict[str, Any]) -> nn.Module:
-        student, teacher = cfg['student'], cfg['teacher']['config']['model']
+        student, teacher = cfg['student'], _model_config(cfg['teacher']['config'], 'model.teacher.config').to_dict()
         channels = tuple(network['neck']['out_channels'] for network in (student, teacher))
         torch.manual_seed(0)
         terms = cfg['distill']

@@ -1,0 +1,222 @@
+"""Steps that are timed in turn: what is in them, that mmrazor's do the same work, and what the tool writes."""
+
+import json
+import runpy
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from tiny_models import faster, fpn, retina
+
+from kd_det.bench.razor import KINDS, razor_detector
+from kd_det.bench.setting import make_method
+from kd_det.bench.speed import Batch, Job, Steps, interleave, jobs_of_config, jobs_of_setting, ratio, spread
+from kd_det.detectors.inference import relative_error
+from kd_det.errors import ConfigError
+from kd_det.registry import MODELS
+
+ROOT = Path(__file__).resolve().parents[2]
+SIZE = (64, 96)
+
+
+def wide():
+    """A RetinaNet with the five levels that the fragments expect."""
+    return retina(neck=dict(fpn(8, 16, 5), start_level=1, add_extra_convs='on_output'), bbox_head=five())
+
+
+def five():
+    head = retina()['bbox_head']
+    head['anchor_generator']['strides'] = [8, 16, 32, 64, 128]
+    return head
+
+
+def model_of(name):
+    terms, teacher = make_method(name).distill(), dict(config=wide(), checkpoint=None)
+    return dict(type='kd_det.DistillDetector', student=wide(), teacher=teacher, distill=terms)
+
+
+@pytest.fixture(scope='module')
+def data():
+    return Batch(SIZE, images=2, boxes=3)
+
+
+# --------------------------------------------------------------------------------------------------------- mmrazor
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('name', ['cwd', 'pkd'])  # MGD draws its mask; FBKD's layers have other names
+def test_mmrazors_step_is_the_same_work(name, kind, data):
+    """With the same weights the distillation losses and their gradients in the student are equal."""
+    cfg = model_of(name)
+    torch.manual_seed(0)
+    ours = MODELS.build(cfg).train()
+    ours._load_teachers()
+    theirs = razor_detector(kind, name, wide(), wide(), cfg['distill'], (16, 16))
+    theirs.train()
+    theirs.architecture.load_state_dict(ours.student.state_dict())
+    theirs.teacher.load_state_dict(ours.teacher.model.state_dict())
+    found = ours.loss(data.inputs, data.samples)[f'loss_{name}']
+    expected = sum(v for k, v in theirs.loss(data.inputs, data.samples).items() if k.startswith('distill.'))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
+    found.backward()
+    expected.backward()
+    both = zip(ours.student.neck.parameters(), theirs.architecture.neck.parameters(), strict=True)
+    a, b = (
+        torch.cat(grads)
+        for grads in zip(*((p.grad.flatten(), q.grad.flatten()) for p, q in both if q.grad is not None))
+    )
+    assert relative_error([a], [b]) < 1e-4
+
+
+def test_what_mmrazor_cannot_do_is_an_error():
+    terms = make_method('cwd').distill()
+    with pytest.raises(ConfigError, match="mmrazor: no loss on feature maps for 'fgd'; expected one of cwd"):
+        razor_detector(KINDS[0], 'fgd', wide(), wide(), terms)
+    terms['cwd']['student'] = 'bbox_head[0]'
+    with pytest.raises(ConfigError, match=r"mmrazor: a term reads 'bbox_head\[0\]'; expected levels of the neck"):
+        razor_detector(KINDS[0], 'cwd', wide(), wide(), terms)
+
+
+# ----------------------------------------------------------------------------------------------------------- steps
+
+
+def test_the_calls_of_a_job(data):
+    steps = Steps(Job('cwd', model_of('cwd'), 'cwd'), data, ['fp32', 'bf16'])
+    assert list(steps.calls) == [
+        'student', 'extract_feat', 'teacher fp32', 'kd_det fp32', 'teacher bf16', 'kd_det bf16',
+        *(f'mmrazor {kind}' for kind in KINDS),
+    ]  # fmt: skip
+    for call in steps.calls.values():
+        call()
+
+
+@pytest.mark.parametrize('only', ['student', 'extract_feat', 'kd_det fp32', f'mmrazor {KINDS[0]}'])
+def test_one_call_builds_nothing_else(data, only):
+    assert list(Steps(Job('cwd', model_of('cwd'), 'cwd'), data, ['fp32'], only=only).calls) == [only]
+
+
+def test_extract_feat_is_mmdets_and_ours_is_folded(data):
+    steps = Steps(Job('pkd', model_of('pkd'), 'pkd'), data, ['fp32'], kinds=())
+    seen = []
+    hook = torch.nn.BatchNorm2d.forward
+    try:
+        torch.nn.BatchNorm2d.forward = lambda self, x: seen.append(1) or hook(self, x)
+        for name, norms in (('extract_feat', 20), ('teacher fp32', 0), ('student', 20), ('kd_det fp32', 20)):
+            seen.clear()
+            steps.calls[name]()
+            assert len(seen) == norms, name
+    finally:
+        torch.nn.BatchNorm2d.forward = hook
+
+
+def test_several_teachers_are_refused(data):
+    cfg = model_of('cwd')
+    cfg['teacher'] = dict(big=dict(config=wide(), checkpoint=None))
+    with pytest.raises(ConfigError, match='expected a single teacher to time'):
+        Steps(Job('cwd', cfg), data)
+
+
+def test_calls_are_timed_in_turn():
+    order = []
+    seconds = interleave({name: lambda name=name: order.append(name) for name in 'ab'}, rounds=2, warmup=1)
+    assert order == ['a', 'b', 'b', 'a', 'a', 'b']
+    assert {name: len(times) for name, times in seconds.items()} == dict(a=2, b=2)
+    slow = interleave(dict(a=lambda: time.sleep(0.02), b=lambda: None), rounds=3, warmup=0)
+    assert min(slow['a']) >= 0.02 > max(slow['b'])
+
+
+def test_ratios_are_per_round():
+    assert ratio([2.0, 9.0, 4.0], [1.0, 2.0, 1.0], [1.0, 1.0, 1.0]) == dict(median=2.0, low=1.5, high=2.5)
+    assert spread([3.0]) == dict(median=3.0, low=3.0, high=3.0)
+
+
+def test_jobs_of_configs_and_settings():
+    from kd_det.bench.setting import load_setting
+
+    with pytest.raises(ConfigError, match="'x.py' has no model.teacher"):
+        jobs_of_config(Config(dict(model=wide())), 'x.py')
+    setting = load_setting(ROOT / 'configs/bench/synthetic_retina.py')
+    names = [job.name for job in jobs_of_setting(setting)]
+    assert 'fgd' in names and 'ft' not in names  # it needs paraphrasers
+    (job,) = jobs_of_setting(setting, ['crosskd'])
+    assert job.fragment == 'crosskd' and job.model['teacher']['checkpoint'] is None
+    with pytest.raises(ConfigError, match=r"--methods: 'fdg' is none of the methods"):
+        jobs_of_setting(setting, ['fdg'])
+
+
+# ------------------------------------------------------------------------------------------------------------ the tool
+
+
+def small(folder, teacher=None):
+    cfg = dict(model=dict(model_of('cwd'), teacher=teacher or dict(config=wide(), checkpoint=None)))
+    path = folder / 'small.py'
+    Config(cfg).dump(path)
+    return str(path)
+
+
+@pytest.fixture(scope='module')
+def tool():
+    return runpy.run_path(str(ROOT / 'tools/benchmark.py'))
+
+
+def test_the_tool_writes_what_it_measured(tmp_path, tool, capsys):
+    out, plot = tmp_path / 'x.json', tmp_path / 'x.png'
+    size = ['--size', '64', '96', '--batch', '1', '--rounds', '2', '--warmup', '0', '--boxes', '2', '--device', 'cpu']
+    tool['main']([small(tmp_path), *size, '--precisions', 'fp32', '--out', str(out), '--plot', str(plot)])
+    result = json.loads(out.read_text())
+    (found,) = result['steps'].values()
+    assert set(found['peak_mib']) == {'student', 'extract_feat', 'kd_det fp32'}
+    assert all(value > 0 for value in found['peak_mib'].values())
+    assert set(found['to_floor']) == {'kd_det fp32'} and found['to_floor']['kd_det fp32']['median'] > 0
+    assert set(found['teacher']) == {'fp32'} and 'to_mmrazor' not in found
+    assert result['batch'] == [1, 3, 64, 96] and result['versions']['torch'] == torch.__version__
+    assert plot.stat().st_size > 1000
+    printed = capsys.readouterr().out
+    assert f'{found["to_floor"]["kd_det fp32"]["median"]:.3f} (' in printed and 'x extract_feat' in printed
+
+
+def test_losses_beside_their_formulas(tmp_path, tool, monkeypatch, capsys):
+    for name, values in (('LOSS_SIZES', (8, 16)), ('LOSS_BATCHES', (1, 2)), ('LOSS_INSTANCES', (8, 16))):
+        monkeypatch.setitem(tool['time_losses'].__globals__, name, values)
+    out = tmp_path / 'x.json'
+    few = ['--rounds', '2', '--warmup', '0', '--channels', '16', '--device', 'cpu', '--out', str(out)]
+    tool['main'](['--losses', 'nst', 'sp', *few])
+    losses = json.loads(out.read_text())['losses']
+    assert [(e['varied'], e.get(e['varied'])) for e in losses['nst']] == [
+        ('size', [8, 8]), ('size', [16, 16]), ('batch', 1), ('batch', 2), (None, None)
+    ]  # fmt: skip
+    assert [e.get('instances') for e in losses['sp']] == [8, 16, None]
+    for entry in losses['nst'][:-1]:
+        assert entry['held_per_input']['ours'] < entry['held_per_input']['plain']
+        assert set(entry['seconds']) == {'ours', 'plain'} and entry['to_plain']['median'] > 0
+    assert losses['nst'][0]['to_first']['median'] == 1
+    assert losses['nst'][-1]['size'] == [100, 168] and losses['nst'][-1]['gib']['plain'] > 4
+    tool['main'](['--losses', 'nst', *few, '--limit-gib', '0'])
+    entry = json.loads(out.read_text())['losses']['nst'][0]
+    assert set(entry['seconds']) == {'ours'} and 'the plain formula holds' in entry['not_run']
+    assert 'and was not run' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    'words, message',
+    [
+        ([], 'configs: missing; expected configs, --setting or --losses'),
+        (['--methods', 'fgd'], '--methods: found without --setting'),
+        (['--losses', 'ntt'], "--losses: no formula for 'ntt'; .*Nearest: 'nst'"),
+    ],
+)
+def test_errors_of_the_command_line(tool, words, message):
+    with pytest.raises(ConfigError, match=message):
+        tool['main']([*words, '--device', 'cpu'])
+
+
+def test_two_stage_detectors_are_timed_too(data):
+    cfg = dict(
+        type='kd_det.DistillDetector', student=faster(), teacher=dict(config=faster(), checkpoint=None),
+        distill=dict(pkd=dict(student='neck', teacher='neck', loss=dict(type='kd_det.PKDLoss'))),
+    )  # fmt: skip
+    steps = Steps(Job('pkd', cfg), data, kinds=())
+    for call in steps.calls.values():
+        call()
