@@ -17,5 +17,7 @@ custom_imports = dict(imports=['kd_det'], allow_failed_imports=False)
 custom_hooks = _base_.custom_hooks + [  # beside RTMDet's own; for the same reason distill_runtime.py is no base
     dict(type='kd_det.TermScheduleHook'),
     dict(type='kd_det.StudentCheckpointHook'),
+    dict(type='kd_det.PinMemoryHook'),
+    dict(type='kd_det.DataWaitHook'),
 ]
 auto_scale_lr = dict(base_batch_size=256)

@@ -18,5 +18,7 @@ custom_imports = dict(imports=['kd_det'], allow_failed_imports=False)
 custom_hooks = _base_.custom_hooks + [  # SSD's base has hooks of its own, so _base_/distill_runtime.py cannot be a base
     dict(type='kd_det.TermScheduleHook'),
     dict(type='kd_det.StudentCheckpointHook'),
+    dict(type='kd_det.PinMemoryHook'),
+    dict(type='kd_det.DataWaitHook'),
 ]
 optim_wrapper = dict(clip_grad=dict(max_norm=35, norm_type=2))

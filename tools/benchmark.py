@@ -9,6 +9,7 @@ the resident peak above the networks at rest, on a GPU the allocator's.
     python tools/benchmark.py configs/fgd_retina_r101_r50.py --size 320 320 --batch 2
     python tools/benchmark.py --setting configs/bench/coco_retina_r50_r18.py --methods all --precisions fp32 bf16
     python tools/benchmark.py --losses all --out work_dirs/losses.json
+    python tools/benchmark.py --report work_dirs/*.json
 """
 
 from __future__ import annotations
@@ -235,9 +236,24 @@ def plot(result: dict[str, Any], path: Path) -> None:
     plt.close(figure)
 
 
+def report(args: argparse.Namespace) -> None:
+    """Tables of results that are there, printed or written into docs/speed.md."""
+    from kd_det.bench.speed_report import speed_section
+    from kd_det.visualization.marks import write_between_marks
+
+    text = speed_section([json.loads(path.read_text()) for path in args.report])
+    if args.write_docs:
+        write_between_marks(ROOT / 'docs' / 'speed.md', '<!-- speed:begin -->', '<!-- speed:end -->', text)
+    else:
+        print(text)
+
+
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     args.argv = list(sys.argv[1:] if argv is None else argv)
+    if args.report:
+        report(args)
+        return
     import torch
     from mmdet.utils import register_all_modules
 
