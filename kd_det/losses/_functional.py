@@ -168,8 +168,8 @@ def normaliser(avg_factor: Tensor | float | None, otherwise: Tensor | float) -> 
 
 
 def channel_step(maps: Tensor) -> int:
-    """Number of channels to work on at a time: temporaries stay in the cache of a CPU, and small on a GPU."""
-    numbers = 2**20 if maps.device.type == 'cpu' else 2**25
+    """Number of channels to work on at a time: temporaries stay in the caches of a CPU's cores, and small on a GPU."""
+    numbers = 2**17 * torch.get_num_threads() if maps.device.type == 'cpu' else 2**25
     return max(1, numbers // max(1, maps[:, :1].numel()))
 
 

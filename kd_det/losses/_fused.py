@@ -14,11 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ._functional import channel_step
+
 
 def channel_blocks(maps: Tensor) -> Iterator[slice]:
-    """Slices of the second axis of (B, C, N), of as many numbers as a cache holds (a GPU: as are worth a launch)."""
-    numbers = 2**16 * torch.get_num_threads() if maps.device.type == 'cpu' else 2**25
-    step = max(1, numbers // max(1, maps.shape[0] * maps.shape[2]))
+    """Slices of the second axis of (B, C, N), see :func:`channel_step`."""
+    step = channel_step(maps)
     return (slice(c, c + step) for c in range(0, maps.shape[1], step))
 
 
