@@ -4,10 +4,18 @@ import pytest
 import torch
 from reference_formulas import CASES
 
+from kd_det import losses
+
 SMALL = dict(size=(8, 12), channels=6, batch=2, boxes=4, instances=12, classes=7, dtype=torch.float64)
 
-#: A bias in front of a soft-max: its gradient is 0, and rounding in a formula.
-ROUNDING = {'conv_mask_s.bias', 'conv_mask_t.bias'}
+#: A bias in front of a soft-max or a batch norm: its gradient is 0, and rounding in a formula.
+ROUNDING = {
+    'conv_mask_s.bias',
+    'conv_mask_t.bias',
+    'align.conv.bias',
+    'connectors.0.conv.bias',
+    'connectors.1.conv.bias',
+}
 
 #: Losses that compare channel with channel, without a layer of their own between.
 EQUAL_WIDTHS = {'cwd', 'cwd_padded', 'pkd', 'fsp'}
@@ -57,3 +65,7 @@ def test_inputs_follow_the_generator():
         CASES['fgd'].make(**SMALL, generator=torch.Generator().manual_seed(seed)).ours() for seed in (1, 1, 2)
     )
     assert first == second != third
+
+
+def test_every_loss_has_a_formula():
+    assert {case.type for case in CASES.values()} == {f'kd_det.{name}' for name in losses.__all__}

@@ -264,3 +264,79 @@ def logits(sizes: Sizes) -> Inputs:
 def labelled_logits(sizes: Sizes) -> Inputs:
     """Class logits and a label for each row."""
     return logits(sizes)._replace(asked=dict(labels=sizes.integers(sizes.classes, sizes.instances)))
+
+
+def regions(sizes: Sizes) -> Inputs:
+    """Class logits of 21 regions of an instance, and its label."""
+    student = 2 * sizes.normal(sizes.instances, sizes.classes, 21)
+    teacher = student + sizes.normal(*student.shape)
+    return Inputs(student, teacher, dict(labels=sizes.integers(sizes.classes, sizes.instances)))
+
+
+def learnt_rows(sizes: Sizes) -> Inputs:
+    """Embeddings of instances, for a loss that knows both widths."""
+    return rows(sizes)._replace(options=sizes.widths())
+
+
+def remembered_rows(sizes: Sizes) -> Inputs:
+    """Embeddings of instances that have places in memories of 4 times as many, and 8 other places for each."""
+    number = 4 * sizes.instances
+    own = torch.randperm(number, generator=sizes.generator)[: sizes.instances]
+    others = (own[:, None] + 1 + sizes.integers(number - 1, sizes.instances, 8)) % number
+    asked = dict(idx=own, contrast_idx=torch.cat((own[:, None], others), 1))
+    return learnt_rows(sizes)._replace(asked=asked)
+
+
+def norms_and_pyramid(sizes: Sizes) -> Inputs:
+    """Two levels, and the batch norm of the teacher before each."""
+    weights = [0.5 + sizes.uniform(sizes.channels) for _ in range(2)]
+    biases = [sizes.normal(sizes.channels) for _ in range(2)]
+    return learnt_pyramid(sizes)._replace(asked=dict(bn_weight=weights, bn_bias=biases))
+
+
+def box_distributions(sizes: Sizes) -> Inputs:
+    """Maps of distributions over 17 bins for 4 sides, class logits, and some anchors of either kind."""
+    anchors = sizes.batch * sizes.size[0] * sizes.size[1]
+    chosen = torch.randperm(anchors, generator=sizes.generator)[: min(anchors, 2 * sizes.instances)]
+    positive, region = chosen[: len(chosen) // 2], chosen[len(chosen) // 2 :]
+    scores = [sizes.normal(sizes.batch, sizes.classes, *sizes.size) for _ in range(2)]
+    asked = dict(pos_inds=positive, vlr_inds=region, vlr_value=sizes.uniform(len(region)))
+    asked.update(cls_student=scores[0], cls_teacher=scores[1])
+    maps = [sizes.normal(sizes.batch, 68, *sizes.size) for _ in range(2)]
+    return Inputs(*maps, asked)
+
+
+def head_rows(sizes: Sizes) -> Inputs:
+    """What two dense heads predict for as many rows, and the student's targets."""
+    number, both = sizes.instances, []
+    for _ in range(2):
+        corner, extent = sizes.uniform(number, 2), 0.1 + sizes.uniform(number, 2)
+        boxes = torch.cat((corner, corner + extent), 1)
+        dist = sizes.normal(4 * number, 17)
+        both.append(
+            dict(cls=sizes.normal(number, sizes.classes), boxes=boxes, dist=dist, centerness=sizes.normal(number))
+        )
+    weights = sizes.uniform(number) * (sizes.uniform(number) > 0.2)
+    labels = sizes.integers(sizes.classes + 1, number)
+    return Inputs(*both, dict(labels=labels, label_weights=weights, scores=sizes.uniform(number)))
+
+
+def offsets(sizes: Sizes) -> Inputs:
+    """Box offsets, their targets, and which rows are positive."""
+    values = [sizes.normal(sizes.instances, 4) for _ in range(3)]
+    positive = (sizes.uniform(sizes.instances, 1) > 0.3).double().expand(-1, 4)
+    return Inputs(values[0], values[1], dict(bbox_targets=values[2], bbox_weights=positive))
+
+
+def priors(sizes: Sizes) -> Inputs:
+    """What two SSD heads predict for as many priors of each image, one in ten of them positive; the last has none."""
+    number = sizes.instances
+    both = [
+        dict(loc=sizes.normal(sizes.batch, number, 4), conf=sizes.normal(sizes.batch, number, sizes.classes + 1))
+        for _ in range(2)
+    ]
+    labels = sizes.integers(sizes.classes, sizes.batch, number)
+    background = sizes.uniform(sizes.batch, number) > 0.1
+    background[:, 0], background[-1] = False, True
+    labels = labels.masked_fill(background, sizes.classes)
+    return Inputs(*both, dict(loc_t=sizes.normal(sizes.batch, number, 4), conf_t=labels))
