@@ -93,9 +93,12 @@ class ReadingStore:
     def free(self) -> int:
         """Free bytes on the disk of the folder, or of the nearest folder above it that exists."""
         folder = self.path.absolute()
-        while not folder.exists() and folder != folder.parent:
+        while not os.path.exists(folder) and folder != folder.parent:
             folder = folder.parent
-        return shutil.disk_usage(folder).free
+        try:
+            return shutil.disk_usage(folder).free
+        except OSError:
+            return 0
 
     def file(self, name: str) -> Path:
         """Where the tensors of a name are, such as ``'a1b2/0f…'``."""
@@ -104,7 +107,7 @@ class ReadingStore:
 
     def has(self, name: str) -> bool:
         """Whether there is a file; it may be damaged."""
-        return self.file(name).is_file()
+        return os.path.isfile(self.file(name))
 
     def get(self, name: str) -> tuple[dict[str, Any], list[Tensor]] | None:
         """What :meth:`put` wrote; None if there is nothing, or nothing that can be trusted."""
@@ -169,7 +172,7 @@ class ReadingStore:
         """Leave a text for people beside the files, unless it is there or nothing can be written."""
         target = self.path / name
         partial = target.with_name(f'{target.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp')
-        if self.stopped or target.exists():
+        if self.stopped or os.path.exists(target):
             return
         try:
             target.parent.mkdir(parents=True, exist_ok=True)

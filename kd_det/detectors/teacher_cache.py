@@ -6,6 +6,7 @@ import contextlib
 import copy
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -81,7 +82,7 @@ class TeacherCache:
     ) -> None:
         if not isinstance(path, (str, Path)) or not str(path).strip():
             raise ConfigError(f"{key}.path: found {path!r}, expected a folder, such as 'work_dirs/teacher_cache'.")
-        if Path(path).exists() and not Path(path).is_dir():
+        if os.path.exists(path) and not os.path.isdir(path):
             raise ConfigError(f'{key}.path: {str(path)!r} is a file; expected a folder.')
         is_number = isinstance(limit_gib, (int, float)) and not isinstance(limit_gib, bool)
         if not is_number or not limit_gib > 0:

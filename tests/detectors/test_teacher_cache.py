@@ -301,6 +301,16 @@ def test_what_a_network_looks_at_in_the_samples_is_part_of_the_key(tmp_path):
     assert neck.replays(images, smaller)
 
 
+def test_a_network_that_looks_later_on_is_noticed(tmp_path):
+    detr, data = Seer(tmp_path, 'encoder', deformable()), pictures([3, 4])
+    detr(*pictures([1, 2]))
+    before = files(tmp_path)
+    detr.cache._looks = False  # as if the first images had given no reason to look
+    detr(*data)
+    assert files(tmp_path) == before and detr.cache._looks
+    assert not detr.replays(*data) and len(files(tmp_path)) == 4 and detr.replays(*data)
+
+
 def test_files_tell_people_what_they_are(tmp_path):
     seer = Seer(tmp_path)
     images, samples = pictures([1, 2])
