@@ -35,8 +35,9 @@ class RKDLoss(nn.Module):
     Reference: Park et al., "Relational Knowledge Distillation", CVPR 2019, arXiv 1904.05068 (weights for
     classification; 1 and 2 for metric learning).
 
-    Extra memory: about six matrices of N x N; for the angles M³ numbers with M = min(N, max_angle_rows), and one
-    M x D slice at a time (made again in the backward pass), never N x N x D.
+    Extra memory: about six matrices of N x N; for the angles, with M = min(N, max_angle_rows), M rows in double
+    precision and at most some 10 blocks of 2^15 numbers (or M² if that is more; made again in the backward pass). Never
+    N x N x D.
 
     Shape:
         - student: (N, ...)
@@ -108,12 +109,17 @@ class RKDLoss(nn.Module):
         if number > self.max_angle_rows:
             drawn = torch.randperm(number, device=student.device)[: self.max_angle_rows]
             student, teacher, number = student[drawn], teacher[drawn], self.max_angle_rows
+        options = dict(use_reentrant=False, preserve_rng_state=False)
         total = nothing(student)
-        for apex in range(number):
-            total = total + checkpoint(
-                _angles_at, student, teacher, apex, self.bound_gradient, use_reentrant=False, preserve_rng_state=False
-            )
-        return total / number**3
+        if self.bound_gradient:
+            products = (*_products(student), *_products(teacher))
+            step = max(1, 2**15 // number**2)
+            for first in range(0, number, step):
+                total = total + checkpoint(_angles_of, *products, slice(first, first + step), **options)
+        else:
+            for apex in range(number):
+                total = total + checkpoint(_angles_at, student, teacher, apex, **options)
+        return (total / number**3).to(student.dtype)
 
     def _distances(self, rows: Tensor) -> Tensor:
         """Distances over their mean, shape (N, N)."""
@@ -124,11 +130,37 @@ class RKDLoss(nn.Module):
         return distances / (distances.sum() / (number * (number - 1)))
 
 
-def _angles_at(student: Tensor, teacher: Tensor, apex: int, bound_gradient: bool) -> Tensor:
-    """Smooth L1, summed, of the cosines at one row between the directions to all others."""
+def _products(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Scalar products of rows less their mean, and one over the distances, 0 for equal rows; both (N, N).
+
+    In double precision: for rows that lie near each other the differences of products cancel.
+    """
+    rows = rows if rows.device.type == 'mps' else rows.double()
+    rows = rows - rows.detach().mean(0)
+    products = rows @ rows.T
+    own = products.diagonal()
+    both = own[:, None] + own
+    squares = both - 2 * products
+    same = squares <= 1e-14 * both
+    return products, squares.masked_fill(same, 1).rsqrt().masked_fill(same, 0)
+
+
+def _angles_of(products_s: Tensor, inverse_s: Tensor, products_t: Tensor, inverse_t: Tensor, apexes: slice) -> Tensor:
+    """Smooth L1, summed, of the cosines at some rows, from :func:`_products`: no number of more than N x N x apexes."""
+    cosines = []
+    for products, inverse in ((products_s, inverse_s), (products_t, inverse_t)):
+        to_apex, inverse = products[apexes], inverse[apexes]
+        own = products.diagonal()[apexes, None, None]
+        # (x_j - x_i) . (x_k - x_i)
+        across = products - to_apex[:, :, None] - to_apex[:, None] + own
+        cosines.append(across * inverse[:, :, None] * inverse[:, None])
+    return F.smooth_l1_loss(*cosines, reduction='sum')
+
+
+def _angles_at(student: Tensor, teacher: Tensor, apex: int) -> Tensor:
+    """Smooth L1, summed, of the cosines at one row, as published: with a slope of 1e12 between equal rows."""
     cosines = []
     for rows in (student, teacher):
-        directions = rows - rows[apex]
-        directions = unit(directions) if bound_gradient else F.normalize(directions, dim=1)
+        directions = F.normalize(rows - rows[apex], dim=1)
         cosines.append(directions @ directions.T)
     return F.smooth_l1_loss(*cosines, reduction='sum')
