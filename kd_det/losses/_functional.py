@@ -170,7 +170,7 @@ def normaliser(avg_factor: Tensor | float | None, otherwise: Tensor | float) -> 
 def channel_step(maps: Tensor) -> int:
     """Number of channels to work on at a time: temporaries stay in the caches of a CPU's cores, and small on a GPU."""
     numbers = 2**17 * torch.get_num_threads() if maps.device.type == 'cpu' else 2**25
-    return max(1, numbers // max(1, maps[:, :1].numel()))
+    return max(8, numbers // max(1, maps[:, :1].numel()))  # of fewer channels, sums over channels would move more
 
 
 def mean_abs(maps: Tensor) -> tuple[Tensor, Tensor]:
