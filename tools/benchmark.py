@@ -50,6 +50,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--out', type=Path, help='write the figures as JSON, after each part')
     parser.add_argument('--plot', type=Path, help='draw them')
     parser.add_argument(
+        '--report', type=Path, nargs='+', metavar='JSON', help='run nothing: print tables of such figures'
+    )
+    parser.add_argument('--write-docs', action='store_true', help='with --report: write them into docs/speed.md')
+    parser.add_argument(
         '--cfg-options', nargs='+', default=[], help='override the configs, as tools/train.py takes them'
     )
     parser.add_argument('--only', help=argparse.SUPPRESS)  # the peak memory of one call of the first job
