@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import secrets
 import shutil
 import struct
@@ -34,6 +35,7 @@ _DTYPES = {
 RESERVE = GIB
 #: Unfinished files of a process that was killed are removed when they are so old, in seconds.
 _STALE = 3600.0
+_UNFINISHED = re.compile(r'(.+\.kdr|teacher\.json)\.[0-9]+\.[0-9a-f]+\.tmp')
 
 
 class ReadingStore:
@@ -69,6 +71,8 @@ class ReadingStore:
     def count(self, processes: int = 1) -> int:
         """Count the folder's size, remove what killed processes left, and share what is left below the limit.
 
+        Files of others are counted, and never removed.
+
         Args:
             processes: How many processes count and write alike; each takes its part of the room.
 
@@ -79,7 +83,7 @@ class ReadingStore:
         for entry in _files(self.path):
             try:
                 found = entry.stat()
-                if entry.name.endswith('.tmp') and time.time() - found.st_mtime > _STALE:
+                if _UNFINISHED.fullmatch(entry.name) and time.time() - found.st_mtime > _STALE:
                     os.unlink(entry.path)
                 else:
                     self.total += found.st_size

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
+import enum
 import hashlib
+import importlib.metadata
 import json
+import operator
 import os
+import random
+import sys
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePath
+from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 import mmcv
@@ -20,9 +25,11 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.logging import print_log
+from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from kd_det.datasets.cached_images import size_text
 from kd_det.errors import ConfigError, did_you_mean
 from kd_det.taps import TapSet
 from kd_det.version import __version__
@@ -41,17 +48,33 @@ _VERSION = 1
 _KEYS = ('path', 'limit_gib')
 #: Below this share of images that came back as they were, a warning says that the cache is of no use.
 _LOW = 0.1
-#: What of a sample a teacher may look at, without ground truth.
-_SIZES = ('img_shape', 'pad_shape', 'batch_input_shape', 'ori_shape', 'scale_factor')
+#: What of a sample says which image it is, and not how it looks.
+_IDS = ('img_id', 'img_path', 'file_name', 'filename', 'ori_filename', 'img_prefix', 'seg_map_path', 'sample_idx')
+#: What of a sample people may want to know.
+_ABOUT = ('img_id', 'img_path', 'flip', 'flip_direction', 'img_shape', 'pad_shape', 'batch_input_shape', 'ori_shape')
+_ABOUT += ('scale_factor',)
+#: Packages that may give a teacher's modules, beside those that are always there.
+_PACKAGES = ('mmrazor', 'mmpretrain', 'timm', 'transformers')
+#: Settings of ``torch.backends`` that choose kernels or round otherwise; not every version has them all.
+_SETTINGS = (
+    'fp32_precision', 'cudnn.enabled', 'cudnn.benchmark', 'cudnn.deterministic', 'cudnn.allow_tf32',
+    'cudnn.fp32_precision', 'cudnn.conv.fp32_precision', 'cudnn.rnn.fp32_precision', 'cuda.matmul.allow_tf32',
+    'cuda.matmul.fp32_precision', 'cuda.matmul.allow_fp16_accumulation',
+    'cuda.matmul.allow_fp16_reduced_precision_reduction', 'cuda.matmul.allow_bf16_reduced_precision_reduction',
+    'cuda.flash_sdp_enabled', 'cuda.mem_efficient_sdp_enabled', 'cuda.math_sdp_enabled', 'cuda.cudnn_sdp_enabled',
+    'cuda.fp16_bf16_reduction_math_sdp_allowed', 'mkldnn.enabled', 'mkldnn.deterministic', 'mkldnn.allow_tf32',
+    'mkldnn.fp32_precision', 'mkldnn.conv.fp32_precision', 'mkldnn.matmul.fp32_precision', 'mkldnn.rnn.fp32_precision',
+)  # fmt: skip
 
 
 class TeacherCache:
     """Keeps all that a teacher's taps recorded, for each image of a batch, and replays it bit for bit.
 
     A reading is replayed if everything that decides it is as it was: the normalised and padded pixels that the
-    teacher's network gets (and with them the image and every transform drawn), batch size and padded shape, sizes in
-    the data samples where the network looks at them, weights and config of the teacher, how it is run (precision,
-    folding, memory format, compilation, autocast), the taps, the device and its settings, and the libraries' versions.
+    teacher's network gets (and with them the image and every transform drawn), batch size and padded shape, the data
+    samples (without names and ground truth) where the network looks at them, weights and config of the teacher, the
+    source files of its modules, how it is run (precision, folding, memory format, compilation, autocast), the taps, the
+    device and its settings, and the libraries' versions.
     If anything differs, or one image of the batch is not there, the whole batch is computed, and what was not there is
     written.
 
@@ -69,7 +92,8 @@ class TeacherCache:
         key: The config key to blame.
 
     Raises:
-        ConfigError: If ``path`` is no folder or ``limit_gib`` no positive number.
+        ConfigError: If ``path`` is no folder or ``limit_gib`` no positive number, or if ``config`` holds an object of
+            which no text tells what it is.
 
     Attributes:
         images: How many images the data set has; None if nobody told. Set by
@@ -90,8 +114,14 @@ class TeacherCache:
         self.key, self.off = key, ''
         self.images: int | None = None
         self.store = ReadingStore(path, limit_gib * GIB)
-        self._config = _digest(json.dumps(config, sort_keys=True, default=str))
-        self._weights = ''
+        try:
+            self._config = _digest(_text(config))
+        except _NoText as error:
+            raise ConfigError(
+                f"{key}: the teacher's config holds {error}, of which no text tells what it does; expected numbers, "
+                'strings, lists, dicts, arrays, and classes or functions with a name, or no cache.'
+            ) from None
+        self._weights = self._sources = ''
         self._taps: TapSet | None = None
         self._dims: list[int] = []
         self._looks = False
@@ -164,12 +194,13 @@ class TeacherCache:
         if self._taps is None:
             self._taps = taps
             self._open(teacher, images[:1], samples[:1] if samples else samples, taps)
+        if not self.off and taps is self._taps:
+            kind = f'{self._context(teacher, images, taps)}/{tuple(images.shape)} {images.dtype}'
+            names, number = self._names(kind, images, samples), len(images)
         if self.off or taps is not self._taps:
             teacher.run(images, samples, taps)
             taps.convert(to_plain)
             return
-        kind = f'{self._context(teacher, images, taps)}/{tuple(images.shape)} {images.dtype}'
-        names, number = self._names(kind, images, samples), len(images)
         found = self._find(names)
         self._epoch.update(images=number, known=sum(one is not None for one in found))
         replayed = all(found) and self._replay(found, images.device, taps)
@@ -221,7 +252,7 @@ class TeacherCache:
             self._warn('odd', f'batches of shape {tuple(images.shape)} are not kept: a reading holds {error}.')
             return
         if looks and not self._looks:
-            self._looks = True  # from the next batch on, the sizes in the samples are in the key
+            self._looks = True  # from the next batch on, the samples are in the key
             return
         if drew:
             self._switch_off('the teacher draws random numbers')
@@ -258,7 +289,7 @@ class TeacherCache:
         teacher.run(images, watched, taps)
         tensors: list[Tensor] = []
         shape = _pack([list(r.data_buffer) for r in taps.recorders.values()], tensors, {})
-        drew = any(not torch.equal(a, b) for a, b in zip(before, _random_state(images.device)))
+        drew = before != _random_state(images.device)
         return getattr(watched, 'looked', samples is not None), shape, tensors, drew
 
     def _try_order(self, teacher: Teacher, images: Tensor, samples: Any, taps: TapSet, tensors: list[Tensor]) -> bool:
@@ -282,17 +313,23 @@ class TeacherCache:
         Args:
             kind: All that is the same for the images of a batch: the folder of the files, shape and dtype.
             images: Shape (B, 3, H, W).
-            samples: The data samples.
+            samples: The data samples. If the network looks at what cannot be told in text, the cache is switched off.
         """
         context, _, common = kind.partition('/')
+        looked = []
         if self._looks:
-            common += repr(sorted(repr(_sizes(sample)) for sample in samples or ()))
+            try:
+                looked = [_looked_at(sample) for sample in samples or ()]
+            except _NoText as error:
+                self._switch_off(f'the network looks at the data samples, which hold {error}')
+                return []
+            common += repr(sorted(looked))
         names = []
         placed = self._placed.get(kind)
         for index, pixels in enumerate(images):
             digest = hashlib.blake2b(common.encode(), digest_size=16)
-            if self._looks and samples:
-                digest.update(repr(_sizes(samples[index])).encode())
+            if looked:
+                digest.update(looked[index].encode())
             digest.update(_bytes(pixels))
             free = f'{context}/{digest.hexdigest()}'
             here = f'{free}_{index}'
@@ -306,7 +343,7 @@ class TeacherCache:
         dtype = next((p.dtype for p in teacher.model.parameters()), None)
         now = (
             id(taps), str(device), torch.is_autocast_enabled(device.type), torch.get_autocast_dtype(device.type),
-            teacher._dtype(device.type), dtype, torch.get_num_threads(), *_settings(), *_compiled(teacher.model),
+            teacher._dtype(device.type), dtype, torch.get_num_threads(), _settings(), _compiled(teacher.model),
         )  # fmt: skip
         if now not in self._contexts:
             is_cpu = device.type == 'cpu'
@@ -314,6 +351,7 @@ class TeacherCache:
                 version=_VERSION,
                 config=self._config,
                 weights=self._weights,
+                sources=self._sources,
                 checkpoint=str(teacher.checkpoint),
                 run=run,
                 taps=[[*source, str(counts.get(source)), str(r.copies)] for source, r in taps.recorders.items()],
@@ -326,8 +364,9 @@ class TeacherCache:
                 dtypes=[str(part) for part in now[4:6]],  # of convolutions, of the first weights
                 device=[device.type, torch.backends.cpu.get_cpu_capability() if is_cpu else _device_name(device)],
                 threads=torch.get_num_threads() if is_cpu else None,
-                settings=list(map(str, now[7:])),
-                versions=dict(
+                settings=dict(now[7]),
+                compiled=now[8],
+                versions=_installed() | dict(
                     kd_det=__version__, mmcv=mmcv.__version__, mmdet=mmdet.__version__, mmengine=mmengine.__version__,
                     torch=torch.__version__, cuda=str(torch.version.cuda), cudnn=str(torch.backends.cudnn.version()),
                 ),
@@ -344,8 +383,11 @@ class TeacherCache:
         if not self._weights:
             self.begin(teacher.model)
         devices = [image.device] if image.device.type == 'cuda' else []
+        states = random.getstate(), np.random.get_state()
         with torch.random.fork_rng(devices):
             reason = self._try_split(teacher, image, sample, taps)
+        random.setstate(states[0])
+        np.random.set_state(states[1])
         if reason:
             self._switch_off(reason)
         else:
@@ -353,6 +395,10 @@ class TeacherCache:
 
     def _try_split(self, teacher: Teacher, image: Tensor, sample: Any, taps: TapSet) -> str:
         """Set the batch dimensions and the size of an image's readings; or say why they cannot be split."""
+        try:
+            self._sources = _sources(teacher.model)
+        except _NoText as error:
+            return f'there is no source file of {error}'
         two = None if sample is None else [*copy.deepcopy(list(sample)), *copy.deepcopy(list(sample))]
         try:
             looks, _, one, drew = self._run(teacher, image, copy.deepcopy(sample), taps)
@@ -379,14 +425,16 @@ class TeacherCache:
         each, free = self._bytes, max(0, self.store.free() - RESERVE)
         room = max(0, min(free, self.store.limit - there))
         if self.images:
-            many = f'{self.images} images: {_size(each * self.images)}, and as much for each other way to draw them, '
+            many = (
+                f'{self.images} images: {size_text(each * self.images)}, and as much for each other way to draw them, '
+            )
             many += 'such as a flip'
         else:
             many = "how many images, and how many are replayed, is told with dict(type='kd_det.TeacherCacheHook') in "
             many += 'custom_hooks'
         self._say(
-            f'keeps {_size(each)} an image in {self.store.path} ({many}); {_size(there)} there, limit '
-            f'{_size(self.store.limit)}, {_size(free)} of disk to use.'
+            f'keeps {size_text(each)} an image in {self.store.path} ({many}); {size_text(there)} there, limit '
+            f'{size_text(self.store.limit)}, {size_text(free)} of disk to use.'
         )
         if self.images and each * self.images > room + there:
             self._warn('room', f'there is room for {int(room // max(1, each))} more images; the rest is computed.')
@@ -414,7 +462,7 @@ class TeacherCache:
         self._epochs += 1
         self._say(
             f'{replayed} of {images} images replayed, {images - replayed} computed ({written} of them written); '
-            f'{_size(total)} on disk.'
+            f'{size_text(total)} on disk.'
         )
         if self._epochs > 1 and known < _LOW * images and not self.store.stopped:
             self._warn(
@@ -473,6 +521,10 @@ def refuse_uncacheable(teachers: dict[str, Teacher], terms: Iterable[Any], whose
 
 class _NoTensors(Exception):
     """A reading holds what cannot be kept; the text names it."""
+
+
+class _NoText(Exception):
+    """No text tells what an object is, as long as it is the same; the message names it."""
 
 
 class _Watched(list):
@@ -575,26 +627,59 @@ def _digest(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def _random_state(device: torch.device) -> list[Tensor]:
-    states = [torch.get_rng_state()]
-    return [*states, torch.cuda.get_rng_state(device)] if device.type == 'cuda' else states
+def _random_state(device: torch.device) -> list[Any]:
+    """Of the global generators of torch, numpy and Python."""
+    _, keys, *rest = np.random.get_state()
+    states = [torch.get_rng_state().numpy().tobytes(), random.getstate(), keys.tobytes(), rest]
+    return [*states, torch.cuda.get_rng_state(device).numpy().tobytes()] if device.type == 'cuda' else states
 
 
 def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == 'cuda' else device.type
 
 
-def _settings() -> tuple:
-    """Settings of torch that choose kernels or round otherwise."""
-    cudnn = torch.backends.cudnn
-    found = [
-        torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled(), cudnn.enabled,
-        cudnn.benchmark, cudnn.deterministic, torch._C._get_mkldnn_enabled(),
-    ]  # fmt: skip
-    for owner, name in ((cudnn, 'allow_tf32'), (torch.backends.cuda.matmul, 'allow_bf16_reduced_precision_reduction')):
-        with contextlib.suppress(RuntimeError, AttributeError):  # where both ways of setting TF32 were used
-            found.append(getattr(owner, name))
+def _settings() -> tuple[tuple[str, str], ...]:
+    """Settings of torch that choose kernels or round otherwise, by name."""
+    found = [('deterministic', str(torch.are_deterministic_algorithms_enabled()))]
+    asked = {f'backends.{name}': operator.attrgetter(name) for name in _SETTINGS}
+    asked['float32_matmul_precision'] = lambda _: torch.get_float32_matmul_precision()
+    for name, ask in asked.items():
+        try:
+            value = ask(torch.backends)
+            found.append((name, str(value() if callable(value) else value)))
+        except (AttributeError, RuntimeError):  # not in this version, or TF32 was set in both the old and the new way
+            continue
     return tuple(found)
+
+
+def _installed() -> dict[str, str]:
+    """Versions of those packages that are not always there."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _sources(model: nn.Module) -> str:
+    """The digest of the source files of all classes that its modules are made of.
+
+    Raises:
+        _NoText: If one has no file.
+    """
+    digest, names = hashlib.blake2b(digest_size=16), {}
+    for base in {base for module in model.modules() for base in type(module).__mro__}:
+        if base.__module__.partition('.')[0] not in sys.stdlib_module_names:
+            names[base.__module__] = base.__qualname__
+    for name in sorted(names):
+        try:
+            text = Path(sys.modules[name].__file__).read_bytes()
+        except (KeyError, AttributeError, TypeError, OSError):
+            raise _NoText(f'{name}.{names[name]}') from None
+        digest.update(f'{name} {len(text)};'.encode() + text)
+    return digest.hexdigest()
 
 
 def _compiled(model: nn.Module) -> tuple[bool, ...]:
@@ -603,16 +688,23 @@ def _compiled(model: nn.Module) -> tuple[bool, ...]:
     return tuple(getattr(getattr(part, 'forward', None), 'state', {}).get('use', False) for part in parts)
 
 
-def _sizes(sample: Any) -> list[Any]:
-    return [_plain(getattr(sample, 'metainfo', {}).get(name)) for name in _SIZES]
+def _looked_at(sample: Any) -> str:
+    """All of a sample that a network may look at, without ground truth and the names of images.
+
+    Raises:
+        _NoText: If a part of it cannot be told in text.
+    """
+    if not isinstance(sample, BaseDataElement):
+        return _text(sample)
+    about = {name: value for name, value in sample.metainfo_items() if name not in _IDS}
+    fields = {name: value for name, value in sample.items() if not name.startswith(('gt_', 'ignored_'))}
+    return _text([about, fields])
 
 
 def _about(sample: Any) -> dict[str, Any]:
     """What people may want to know of an image."""
     found = getattr(sample, 'metainfo', {})
-    return {
-        name: _plain(found[name]) for name in ('img_id', 'img_path', 'flip', 'flip_direction', *_SIZES) if name in found
-    }
+    return {name: _plain(found[name]) for name in _ABOUT if name in found}
 
 
 def _plain(value: Any) -> Any:
@@ -624,10 +716,36 @@ def _plain(value: Any) -> Any:
     return value if value is None or type(value) in (bool, int, float, str) else str(value)
 
 
-def _size(number: float) -> str:
-    """Bytes in words."""
-    for unit in ('B', 'KiB', 'MiB'):
-        if number < 1024:
-            return f'{number:.3g} {unit}'
-        number /= 1024
-    return f'{number:.3g} GiB'
+def _text(value: Any) -> str:
+    """A text that is the same in each run, and another one for each other value; tuples are as lists.
+
+    Raises:
+        _NoText: If there is none.
+    """
+    return json.dumps(_tell(value))
+
+
+def _tell(value: Any) -> Any:
+    """In JSON's types; a dict of one key says what the value under it was."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.dtype.hasobject):
+        return [_tell(item) for item in value]
+    if isinstance(value, dict):
+        return dict(dict=sorted(([_text(key), _tell(item)] for key, item in value.items()), key=lambda pair: pair[0]))
+    if isinstance(value, (set, frozenset)):
+        return dict(set=sorted(map(_text, value)))
+    if isinstance(value, np.ndarray):
+        return dict(array=[str(value.dtype), value.shape, hashlib.blake2b(value.tobytes(), digest_size=16).hexdigest()])
+    if isinstance(value, Tensor) and ReadingStore.keeps(value):
+        digest = hashlib.blake2b(_bytes(value), digest_size=16).hexdigest()
+        return dict(array=[str(value.dtype), value.shape, digest])
+    if isinstance(value, BaseDataElement):
+        return dict(fields=_tell(dict(value.all_items())))
+    if isinstance(value, (type, FunctionType, BuiltinFunctionType)) and '<' not in value.__qualname__:
+        return dict(name=f'{value.__module__}.{value.__qualname__}')
+    if isinstance(value, (torch.dtype, torch.device, np.dtype, PurePath, enum.Enum, bytes)):
+        return dict(text=f'{type(value).__name__} {value}')
+    raise _NoText(f'a {type(value).__name__}')

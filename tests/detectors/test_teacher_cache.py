@@ -1,19 +1,27 @@
 """Readings kept on disk: what is replayed, what is computed, what is refused, and files that cannot be trusted."""
 
 import copy
+import importlib
 import json
 import logging
 import multiprocessing
 import os
+import random
 import resource
 import signal
+import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from mmdet.models import RetinaNet
+from mmdet.registry import MODELS
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
+from mmengine.structures import InstanceData
 from tiny_models import (
     CAFFE,
     batch,
@@ -34,6 +42,7 @@ import kd_det.hooks.teacher_cache
 from kd_det.detectors import Teacher, reading_store, teacher_cache
 from kd_det.detectors.plan import probe_batch, untouched
 from kd_det.detectors.reading_store import GIB, ReadingStore
+from kd_det.detectors.teacher_cache import TeacherCache
 from kd_det.errors import ConfigError
 from kd_det.taps import Tap, TapSet
 
@@ -264,14 +273,43 @@ def test_another_teacher_or_another_way_to_run_it_is_computed(tmp_path, options)
         lambda m: m.setattr(torch, 'get_float32_matmul_precision', lambda: 'medium'),
         lambda m: m.setattr(torch.backends.cpu, 'get_cpu_capability', lambda: 'other'),
         lambda m: m.setattr(teacher_cache, '_compiled', lambda model: (True, False)),
+        lambda m: m.setattr(teacher_cache.importlib.metadata, 'version', lambda name: '9.9'),
     ],
-    ids=['torch', 'kd_det', 'threads', 'matmul', 'processor', 'compiled'],
+    ids=['torch', 'kd_det', 'threads', 'matmul', 'processor', 'compiled', 'packages'],
 )
 def test_other_libraries_settings_or_processors_are_computed(tmp_path, monkeypatch, change):
     data = pictures([1, 2])
     Seer(tmp_path)(*data)
     change(monkeypatch)
     assert not Seer(tmp_path).replays(*data)
+
+
+@pytest.mark.parametrize(
+    'owner, name, value',
+    [
+        (torch.backends.cuda.matmul, 'allow_fp16_reduced_precision_reduction', False),
+        (torch.backends.cuda.matmul, 'allow_bf16_reduced_precision_reduction', False),
+        (torch.backends.cuda.matmul, 'allow_fp16_accumulation', True),
+        (torch.backends.mkldnn, 'deterministic', True),
+        (getattr(torch.backends.mkldnn, 'conv', None), 'fp32_precision', 'bf16'),
+        (getattr(torch.backends.mkldnn, 'matmul', None), 'fp32_precision', 'bf16'),
+        (torch.backends.cuda, 'flash_sdp_enabled', lambda: 'other'),
+        (torch.backends.cuda, 'math_sdp_enabled', lambda: 'other'),
+    ],
+    ids=lambda value: value if isinstance(value, str) else '',
+)
+def test_settings_of_torch_are_part_of_the_key(tmp_path, owner, name, value):
+    if not hasattr(owner, name):
+        pytest.skip(f'this torch has no {name}')
+    data, before = pictures([1, 2]), getattr(owner, name)
+    seer = Seer(tmp_path)
+    seer(*data)
+    try:
+        setattr(owner, name, value)
+        assert not seer.replays(*data)
+    finally:
+        setattr(owner, name, before)
+    assert seer.replays(*data)
 
 
 def test_the_key_asks_whether_a_part_is_compiled_now(tmp_path, monkeypatch):
@@ -301,6 +339,54 @@ def test_what_a_network_looks_at_in_the_samples_is_part_of_the_key(tmp_path):
     assert neck.replays(images, smaller)
 
 
+class Prompted(RetinaNet):
+    """Weighs its maps by what the samples say."""
+
+    def extract_feat(self, images, samples=None):
+        maps = super().extract_feat(images)
+        if samples is None:
+            return maps
+        told = [len(s.get('text', '')) + s.proposals.scores.sum() if 'proposals' in s else 0 for s in samples]
+        return tuple(x * (1 + torch.tensor(told).view(-1, 1, 1, 1)) for x in maps)
+
+    def _forward(self, images, samples=None):
+        return self.bbox_head(self.extract_feat(images, samples))
+
+
+@pytest.fixture
+def prompted():
+    MODELS.register_module(module=Prompted)
+    yield retina(type='Prompted')
+    MODELS._module_dict.pop('Prompted')
+
+
+def test_prompts_proposals_and_metainfo_of_ones_own_are_part_of_the_key(tmp_path, prompted):
+    def told(text='a cat', score=0.5, **metainfo):
+        images, samples = pictures([1, 2])
+        for sample in samples:
+            sample.set_metainfo(dict(text=text, tokens_positive={0: [[0, 1]], 'a': None}) | metainfo)
+            sample.proposals = InstanceData(bboxes=torch.ones(1, 4), scores=torch.tensor([score]))
+        return images, samples
+
+    cached, plain = (Seer(folder, 'bbox_head', copy.deepcopy(prompted)) for folder in (tmp_path, None))
+    cached(*told())
+    assert cached.replays(*told()) and cached.replays(*told(img_id=9, img_path='b.png'))  # of other names
+    for options in (dict(text='a traffic light'), dict(score=0.25), dict(tokens_positive={0: [[0, 2]]}), dict(own=1)):
+        live = plain(*told(**options))
+        assert same(cached(*told(**options)), live) and cached.runs and cached.replays(*told(**options))
+
+
+def test_samples_that_no_text_tells_switch_it_off_for_networks_that_look(tmp_path, prompted, said):
+    images, samples = pictures([1, 2])
+    for sample in samples:
+        sample.set_metainfo(dict(own=object()))
+    neck, looking = Seer(tmp_path), Seer(tmp_path / 'looking', 'bbox_head', prompted)
+    assert not neck.replays(images, samples) and neck.replays(images, samples)  # never asks
+    assert not looking.replays(images, samples) and not looking.replays(images, samples)
+    assert 'looks at the data samples, which hold a object' in said('switched off', 'WARN')[0]
+    assert looking.cache.off and not neck.cache.off and not files(tmp_path / 'looking')
+
+
 def test_a_network_that_looks_later_on_is_noticed(tmp_path):
     detr, data = Seer(tmp_path, 'encoder', deformable()), pictures([3, 4])
     detr(*pictures([1, 2]))
@@ -309,6 +395,63 @@ def test_a_network_that_looks_later_on_is_noticed(tmp_path):
     detr(*data)
     assert files(tmp_path) == before and detr.cache._looks
     assert not detr.replays(*data) and len(files(tmp_path)) == 4 and detr.replays(*data)
+
+
+OWN = """
+from kd_det.registry import MODELS
+from mmdet.models import FPN
+
+@MODELS.register_module(force=True)
+class OwnFPN(FPN):
+    def forward(self, x):
+        return tuple(SCALE * o for o in super().forward(x))
+"""
+
+
+def test_modules_of_ones_own_are_computed_anew_when_their_file_changes(tmp_path, monkeypatch, said):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, 'dont_write_bytecode', True)
+    cfg = retina()
+    cfg['neck']['type'] = 'kd_det.OwnFPN'
+    data = pictures([1, 2])
+
+    def seer(scale, folder=tmp_path / 'c'):
+        (tmp_path / 'own_neck.py').write_text(OWN.replace('SCALE', scale))
+        sys.modules.pop('own_neck', None)
+        importlib.invalidate_caches()
+        importlib.import_module('own_neck')
+        return Seer(folder, cfg=copy.deepcopy(cfg))
+
+    try:
+        assert not seer('1.0').replays(*data) and seer('1.0').replays(*data)
+        live, cached = seer('2.0', None)(*data), seer('2.0')
+        assert same(cached(*data), live) and cached.runs and cached.replays(*data)
+        assert seer('1.0').replays(*data)  # and back
+        unknown = seer('1.0')
+        del sys.modules['own_neck']
+        assert not unknown.replays(*data) and 'no source file of own_neck.OwnFPN' in said('switched off', 'WARN')[0]
+    finally:
+        sys.modules.pop('own_neck', None)
+        MODELS._children['kd_det']._module_dict.pop('OwnFPN')
+
+
+def test_configs_are_the_same_in_every_process(tmp_path):
+    class Thing:
+        pass
+
+    def key(**config):
+        return TeacherCache(str(tmp_path), config=config)._config
+
+    mixed = {1: 2, 'a': 3, (4, 5): dict(b=torch.float16, c=Path('x'), d={'q', 'r'}, e=torch.nn.ReLU)}
+    assert key(x=mixed) == key(x=dict(reversed(mixed.items())))
+    values = [1, 1.0, True, '1', None, {1: 2}, {'1': 2}, [1], [[1]], {1}, np.arange(2), np.arange(2.0), torch.ones(2)]
+    values += [torch.zeros(2), torch.nn.ReLU, torch.nn.GELU, 'torch.nn.modules.activation.ReLU', torch.float16, mixed]
+    assert len({key(x=value) for value in values}) == len(values)
+    for bad in (Thing(), lambda: 0):
+        with pytest.raises(
+            ConfigError, match=r"model.teacher.cache: the teacher's config holds a (Thing|function), of"
+        ):
+            key(x=[bad])
 
 
 def test_files_tell_people_what_they_are(tmp_path):
@@ -389,6 +532,8 @@ def test_readings_without_a_batch_dimension_switch_it_off(tmp_path, said):
     [
         (lambda m, i, o: tuple(x - x.mean((0, 2, 3), keepdim=True) for x in o), 'other images of its batch'),
         (lambda m, i, o: tuple(x + torch.randn(1) for x in o), 'random numbers'),
+        (lambda m, i, o: tuple(x + np.random.rand() for x in o), 'random numbers'),
+        (lambda m, i, o: tuple(x + random.random() for x in o), 'random numbers'),
         (lambda m, i, o: tuple(x + 1e-6 * time.perf_counter() for x in o), 'other images'),
         (lambda m, i, o: SimpleNamespace(maps=o), 'SimpleNamespace'),
         (lambda m, i, o: [x[None] for x in o[0]], 'no batch dimension'),
@@ -404,6 +549,20 @@ def test_readings_that_an_image_alone_does_not_decide_switch_it_off(tmp_path, sa
     assert not files(tmp_path) and cached.cache.off
     cached.cache.end_epoch()
     assert not said('replayed')
+
+
+def test_trials_leave_every_generator_as_it_was(tmp_path):
+    states = []
+    for folder in (None, tmp_path):
+        seer = Seer(folder)
+        hook = seer.teacher.model.neck.register_forward_hook(
+            lambda m, i, o: tuple(x + torch.randn(1) + np.random.rand() + random.random() for x in o), prepend=True
+        )
+        torch.manual_seed(0), np.random.seed(0), random.seed(0)
+        seer(*pictures([1, 2]))
+        hook.remove()
+        states.append((torch.rand(1).item(), np.random.rand(), random.random()))
+    assert states[0] == states[1]
 
 
 def test_numbers_that_differ_from_run_to_run_later_on_switch_it_off(tmp_path, said):
@@ -513,8 +672,8 @@ def test_it_says_its_size_before_it_starts(tmp_path, said, monkeypatch):
     assert not said('keeps')
     cached.teacher.observe(images, samples, cached.taps)
     (text,) = said('keeps')
-    assert f'keeps {each / 1024:.3g} KiB an image' in text and f'1000 images: {each * 1000 / 2**20:.3g} MiB' in text
-    assert '0 B there, limit 2 GiB, 7 GiB of disk to use' in text and not said('there is room')
+    assert f'keeps {each / 1024:.1f} KiB an image' in text and f'1000 images: {each * 1000 / 2**20:.1f} MiB' in text
+    assert '0 bytes there, limit 2.0 GiB, 7.0 GiB of disk to use' in text and not said('there is room')
     cached = Seer(tmp_path)
     cached.cache.images = 10**6
     cached(images, samples)
@@ -664,7 +823,7 @@ def test_files_give_back_every_bit(tmp_path):
     assert notes == dict(image=dict(img_id='ä'))
     for ours, theirs in zip(found, TENSORS, strict=True):
         assert same(ours, theirs.contiguous())
-    assert store.get('a/0124') is None and store.damaged == 0 or not store.has('a/0124')
+    assert not store.has('a/0124') and store.get('a/0124') is None and store.damaged == 0
     assert store.total == sum(p.stat().st_size for p in tmp_path.rglob('*') if p.is_file()) == opened(tmp_path).total
 
 
@@ -733,6 +892,16 @@ def test_a_kill_at_any_moment_leaves_whole_files_alone(tmp_path):
     fresh.write_bytes(b'of a process that still writes')
     opened(tmp_path)
     assert [path for path in tmp_path.rglob('*.tmp')] == [fresh]
+
+
+def test_old_files_of_others_are_left_alone(tmp_path):
+    names = 'model.tmp', 'a.kdr.tmp', 'x.kdr.12.0fg.tmp', 'notes.json.1.ab.tmp', 'x.kdr.1.ab.tmp.tmp', 'x.kdr'
+    own = 'ab.kdr.12.0f3a5b7c.tmp', 'teacher.json.7.00ff00ff.tmp'
+    for name in names + own:
+        (tmp_path / name).write_text('x')
+        os.utime(tmp_path / name, (0, 0))
+    store = opened(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == set(names) and store.total == len(names)
 
 
 def _write_and_read(folder, seed, failed):
