@@ -18,6 +18,7 @@ custom_hooks = _base_.custom_hooks + [  # beside RTMDet's own; for the same reas
     dict(type='kd_det.TermScheduleHook'),
     dict(type='kd_det.StudentCheckpointHook'),
     dict(type='kd_det.PinMemoryHook'),
+    dict(type='kd_det.TeacherCacheHook'),
     dict(type='kd_det.DataWaitHook'),
 ]
 auto_scale_lr = dict(base_batch_size=256)

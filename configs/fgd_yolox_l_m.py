@@ -18,5 +18,6 @@ custom_hooks = _base_.custom_hooks + [  # beside YOLOX's own; for the same reaso
     dict(type='kd_det.TermScheduleHook'),
     dict(type='kd_det.StudentCheckpointHook'),
     dict(type='kd_det.PinMemoryHook'),
+    dict(type='kd_det.TeacherCacheHook'),
     dict(type='kd_det.DataWaitHook'),
 ]

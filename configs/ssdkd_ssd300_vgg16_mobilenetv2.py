@@ -19,6 +19,7 @@ custom_hooks = _base_.custom_hooks + [  # SSD's base has hooks of its own, so _b
     dict(type='kd_det.TermScheduleHook'),
     dict(type='kd_det.StudentCheckpointHook'),
     dict(type='kd_det.PinMemoryHook'),
+    dict(type='kd_det.TeacherCacheHook'),
     dict(type='kd_det.DataWaitHook'),
 ]
 optim_wrapper = dict(clip_grad=dict(max_norm=35, norm_type=2))

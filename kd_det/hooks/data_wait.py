@@ -21,9 +21,9 @@ class DataWaitHook(Hook):
     """Compares what a step waits for data with what it takes, and warns once if that is too large a share.
 
     It reads the ``data_time`` and ``time`` of mmengine's ``IterTimerHook``. The hooks behind that one in a step (EMA,
-    log, checkpoints) run within the next ``data_time``; what they take is no waiting and is taken off. Of several
-    processes the one that waits most counts. After a warning the next one comes only if the share has grown by
-    ``share`` again. Nothing is said otherwise, but for the size of what a
+    log, checkpoints) run within the next ``data_time``, and so do the metrics of a validation between two steps; what
+    they take is no waiting and is taken off. Of several processes the one that waits most counts. After a warning the
+    next one comes only if the share has grown by ``share`` again. Nothing is said otherwise, but for the size of what a
     :class:`~kd_det.datasets.LoadImageOnce` will keep, as training starts.
 
     Args:
@@ -69,9 +69,9 @@ class DataWaitHook(Hook):
         """The timer starts anew, too."""
         self._behind = 0.0
 
-    def before_val_epoch(self, runner: Runner) -> None:
-        """The timer starts anew, too."""
-        self._behind = 0.0
+    def after_val(self, runner: Runner) -> None:
+        """Metrics and hooks behind the last step of a validation are no waiting, either."""
+        self._mark()
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
@@ -91,6 +91,10 @@ class DataWaitHook(Hook):
         if self._steps == self.interval:
             self._judge(runner)
             self._start(0)
+        self._mark()
+
+    def _mark(self) -> None:
+        """Note how long ago the timer stopped: so much of the next ``data_time`` is no waiting."""
         self._behind = time.time() - self._timer.t if self._timer is not None else 0.0
 
     def _judge(self, runner: Runner) -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
+from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.hooks import Hook
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.model import BaseModel
@@ -22,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from kd_det.datasets import LoadImageOnce
 from kd_det.errors import ConfigError
-from kd_det.hooks import DataWaitHook, PinMemoryHook, data_wait, pin_memory
+from kd_det.hooks import DataWaitHook, PinMemoryHook, TeacherCacheHook, data_wait, pin_memory
 from kd_det.hooks.data_wait import remedies
 from kd_det.registry import HOOKS
 
@@ -49,8 +50,21 @@ class Toy(BaseModel):
         self.layer = nn.Linear(3, 1)
 
     def forward(self, inputs, mode='tensor'):
+        if mode == 'predict':
+            return [{}]
         time.sleep(0.04)
         return dict(loss=self.layer(inputs).square().mean())
+
+
+class SlowMetric(BaseMetric):
+    """Takes much longer to compute than a step."""
+
+    def process(self, data_batch, data_samples):
+        self.results.append(0)
+
+    def compute_metrics(self, results):
+        time.sleep(0.3)
+        return {}
 
 
 class Work(Hook):
@@ -63,14 +77,19 @@ class Work(Hook):
         time.sleep(0.04)
 
 
-def toy_run(folder, dataset, steps=8, workers=0, hooks=(), by_epoch=True, share=0.25):
+def toy_run(folder, dataset, steps=8, workers=0, hooks=(), by_epoch=True, share=0.25, val_interval=None):
     """With a share that a busy machine does not reach by itself."""
     loop = dict(by_epoch=True, max_epochs=1) if by_epoch else dict(by_epoch=False, max_iters=steps)
+    val = {}
+    if val_interval:
+        loop['val_interval'] = val_interval
+        val = dict(val_cfg={}, val_evaluator=Evaluator(SlowMetric()), val_dataloader=DataLoader(Slow(0, 2)))
     runner = Runner(
         model=Toy(),
         work_dir=str(folder),
         train_dataloader=DataLoader(dataset, batch_size=1, num_workers=workers),
         train_cfg=loop,
+        **val,
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
         default_hooks=dict(checkpoint=None, logger=None),
         custom_hooks=[DataWaitHook(interval=4, warmup=2, share=share), *hooks],
@@ -120,6 +139,13 @@ def test_hooks_behind_the_timer_are_no_waiting(tmp_path, caplog):
     runner = toy_run(tmp_path / 'w', Slow(0.0, 14), hooks=[Work()])
     assert train(runner, caplog) == []
     assert sum(runner.data_times[1:]) / 13 >= 0.04
+
+
+def test_the_metrics_of_a_validation_are_no_waiting(tmp_path, caplog):
+    """Where iterations are counted they are computed within a step's data_time."""
+    runner = toy_run(tmp_path / 'w', Slow(0.0, 14), 14, hooks=[Work()], by_epoch=False, val_interval=3)
+    assert train(runner, caplog) == []
+    assert max(runner.data_times) >= 0.3
 
 
 def test_without_mmengines_timer_nothing_is_said(tmp_path, caplog):
@@ -279,7 +305,14 @@ def test_a_cache_says_its_size_as_training_starts(tmp_path, caplog):
 def test_distillation_has_the_hooks_by_default(request):
     cfg = Config.fromfile(request.config.rootpath / 'configs' / '_base_' / 'distill_runtime.py')
     kinds = {type(HOOKS.build(hook)) for hook in cfg.custom_hooks}
-    assert {DataWaitHook, PinMemoryHook} <= kinds
+    assert {DataWaitHook, PinMemoryHook, TeacherCacheHook} <= kinds
+
+
+@pytest.mark.parametrize('name', ['cwd_rtmdet_m_s', 'fgd_yolox_l_m', 'ssdkd_ssd300_vgg16_mobilenetv2'])
+def test_configs_with_hooks_of_their_own_have_them_too(request, name):
+    configs = request.config.rootpath / 'configs'
+    ours = {hook.type for hook in Config.fromfile(configs / '_base_' / 'distill_runtime.py').custom_hooks}
+    assert ours <= {hook.type for hook in Config.fromfile(configs / f'{name}.py').custom_hooks}
 
 
 @pytest.mark.parametrize(
