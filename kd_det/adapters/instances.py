@@ -215,7 +215,8 @@ class Instances(Adapter):
     def _detect(self, context: dict[str, Any]) -> list[Any]:
         """The teacher's detections of each image, in pixels of the network's input."""
         teacher, samples = self.teacher_net.module, context['data_samples']
-        dtype = next(teacher.parameters()).dtype
+        head = teacher.rpn_head if isinstance(teacher, TwoStageDetector) else teacher.bbox_head
+        dtype = next(head.parameters()).dtype  # the backbone may be in half precision
         features = tuple(level.to(dtype) for level in levels_of(context['features']))
         if isinstance(teacher, TwoStageDetector):
             proposals = teacher.rpn_head.predict(features, samples, rescale=False)

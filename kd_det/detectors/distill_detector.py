@@ -126,7 +126,6 @@ class DistillDetector(BaseDetector):
         self.teachers = make_teachers(teacher, ConfigDict(plain, _scope_=scope))
         for one in self.teachers.values():
             one.see_as(self.student)
-        self._prepared: set[str] = set()
         self._make_taps()
         refuse_uncacheable(self.teachers, self.terms, self._whose, self._second)
         self.plan = self._make_plan()
@@ -365,18 +364,18 @@ class DistillDetector(BaseDetector):
             inputs: Normalised images, shape (B, 3, H, W).
             samples: Their data samples.
         """
-        if name in self._prepared:
-            return
-        self._prepared.add(name)
         teacher = self.teachers[name]
+        if teacher.prepared:
+            return
         busy = {second.owner for second in self._second.values()}
         for term in self.terms:
             if term.adapter.runs_teacher:
                 busy |= {self._whose(owner, key) for owner, _, key in term.taps()}
-        gone = [] if name in busy or teacher.follows else teacher.release()
+        taps = self._teacher_taps[name]
+        gone = [] if name in busy else teacher.release(inputs, samples, taps)
         if gone:
             print_log(f'{teacher.key.removeprefix("model.")}: no tap needs {", ".join(gone)}; freed.', 'current')
-        teacher.prepare(inputs, samples, self._teacher_taps[name])
+        teacher.prepare(inputs, samples, taps)
 
     @torch.no_grad()
     def _inherit(self, path: str, source: str) -> str:

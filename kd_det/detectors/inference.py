@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from mmcv.cnn.bricks.wrappers import Conv2d
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-__all__ = ['PRECISIONS', 'Trace', 'fold_batch_norms', 'relative_error', 'to_plain', 'trace', 'unfold']
+__all__ = [
+    'PRECISIONS',
+    'Trace',
+    'fold_batch_norms',
+    'needs_nchw',
+    'relative_error',
+    'to_plain',
+    'trace',
+    'unfold',
+    'widened',
+]
 
 #: Name in a config → dtype.
 PRECISIONS = dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
@@ -45,18 +57,21 @@ def trace(model: nn.Module) -> Iterator[Trace]:
         A :class:`Trace`, complete after the block.
     """
     found = Trace()
-    makers: dict[int, tuple[nn.Module, Tensor]] = {}  # the tensor is kept, so that its id stays its own
+    makers: dict[int, tuple[nn.Module, int, Tensor]] = {}  # the tensor is kept, so that its id stays its own
     runs: dict[nn.Module, int] = {}
     sources: dict[nn.Module, list[nn.Module | None]] = {}
 
     def began(module: nn.Module, inputs: tuple) -> None:
         found.ran.add(module)
-        if isinstance(module, _BatchNorm) and inputs and isinstance(inputs[0], Tensor):
-            sources.setdefault(module, []).append(makers.get(id(inputs[0]), (None,))[0])
+        if isinstance(module, _BatchNorm):
+            read = inputs[0] if inputs else None
+            maker, version, _ = makers.get(id(read), (None, 0, None))
+            as_it_came = maker is not None and version == read._version  # not so behind an activation in place
+            sources.setdefault(module, []).append(maker if as_it_came else None)
 
     def ended(module: nn.Module, inputs: tuple, output: Any) -> None:
         if isinstance(module, nn.Conv2d) and isinstance(output, Tensor):
-            makers[id(output)] = (module, output)
+            makers[id(output)] = (module, output._version, output)
             runs[module] = runs.get(module, 0) + 1
 
     handles = []
@@ -78,9 +93,20 @@ def trace(model: nn.Module) -> Iterator[Trace]:
 
 
 def _foldable(conv: nn.Conv2d, norm: _BatchNorm) -> bool:
-    """Whether the two are one affine map: running statistics, and a convolution whose forward is torch's own."""
-    plain = type(conv).forward is nn.Conv2d.forward or type(conv).__name__ == 'Conv2d'
-    return plain and norm.running_mean is not None and len(norm.running_mean) == conv.out_channels
+    """Whether the two are one affine map: plain forwards, plain weights, running statistics, nobody else's hooks."""
+    plain = type(conv).forward in (nn.Conv2d.forward, Conv2d.forward)
+    plain = plain and type(norm).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
+    hooks = any(module._forward_hooks or module._forward_pre_hooks for module in (conv, norm))
+    own = 'weight' in conv._parameters and 'bias' in conv._parameters  # else a parametrisation makes it anew
+    return plain and own and not hooks and norm.running_mean is not None and len(norm.running_mean) == conv.out_channels
+
+
+def needs_nchw(model: nn.Module) -> list[str]:
+    """The classes of modules that read memory in NCHW order, whatever the strides say: operators of mmcv."""
+    found = {
+        type(m).__name__ for m in model.modules() if any(c.__module__.startswith('mmcv.ops') for c in type(m).__mro__)
+    }
+    return sorted(found)
 
 
 @torch.no_grad()
@@ -116,7 +142,7 @@ def fold_batch_norms(
         conv.weight = nn.Parameter(weight.detach().to(dtype), requires_grad=False)
         conv.bias = nn.Parameter(bias.detach().to(dtype), requires_grad=False)
         parent, name = parents[norm]
-        parent._modules[name] = nn.Identity()
+        parent._modules[name] = nn.Identity().eval()
     return done
 
 
@@ -127,20 +153,32 @@ def unfold(done: Iterable[tuple]) -> None:
         parent._modules[name] = norm
 
 
+def widened(tensor: Tensor) -> Tensor:
+    """Half precision as float32 outside an autocast; all else as it is."""
+    half = tensor.dtype in (torch.float16, torch.bfloat16)
+    return tensor.float() if half and not torch.is_autocast_enabled(tensor.device.type) else tensor
+
+
 def to_plain(tensor: Tensor) -> Tensor:
     """A reading as every loss may take it: in NCHW order, fit for autograd, and float32 outside an autocast."""
     if tensor.is_floating_point():
-        half = tensor.dtype in (torch.float16, torch.bfloat16)
-        widen = half and not torch.is_autocast_enabled(tensor.device.type)
-        dtype = torch.float32 if widen else tensor.dtype
-        tensor = tensor.to(dtype, memory_format=torch.contiguous_format)
+        tensor = widened(tensor).contiguous()
     return tensor.clone() if tensor.is_inference() else tensor
 
 
 def relative_error(found: Iterable[Tensor], expected: Iterable[Tensor]) -> float:
-    """Largest of the tensors' root mean square differences over the root mean square of what is expected."""
+    """Largest of the tensors' root mean square differences over the root mean square of what is expected.
+
+    Infinite where shapes or what is not finite differ.
+    """
     worst = 0.0
     for a, b in zip(found, expected, strict=True):
+        if a.shape != b.shape:
+            return math.inf
         a, b = a.double(), b.double()
-        worst = max(worst, float((a - b).norm() / b.norm().clamp_min(1e-30)))
+        odd = ~(a.isfinite() & b.isfinite())
+        if not torch.equal(a[odd].nan_to_num(), b[odd].nan_to_num()) or not torch.equal(a.isnan(), b.isnan()):
+            return math.inf
+        error, scale = float((a - b)[~odd].norm()), float(b[~odd].norm())
+        worst = max(worst, error / scale if scale else error)
     return worst

@@ -56,7 +56,6 @@ class ParaphraserTrainer(BaseModel):
                 tap.module(self.teacher.model, f'{term.key}.teacher')
                 taps.append(tap)
         self._taps = TapSet(self.teacher.model, taps, 'teacher', guest=True)
-        self._prepared = False
         self.plan = self._make_plan()
 
     @property
@@ -124,11 +123,9 @@ class ParaphraserTrainer(BaseModel):
         """
         self._load_teacher()
         if mode != 'loss':
-            return self.teacher.model(inputs, data_samples, mode=mode)
+            return self.teacher.network(inputs, data_samples, mode)
         losses: dict[str, Tensor] = {}
-        if not self._prepared:
-            self.teacher.prepare(inputs, data_samples, self._taps)
-            self._prepared = True
+        self.teacher.prepare(inputs, data_samples, self._taps)
         try:
             self.teacher.observe(inputs, data_samples, self._taps)
             for term in self.terms:

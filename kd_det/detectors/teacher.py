@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from kd_det.checkpoint import checkpoint_kind, load_checkpoint_safely, student_state_dict
 from kd_det.compat import fill_uninitialised
 from kd_det.errors import CheckpointError, ConfigError, did_you_mean
+from kd_det.losses._functional import map_tensors
 from kd_det.registry import MODELS
 from kd_det.taps import TapSet
 
-from .inference import PRECISIONS, Trace, fold_batch_norms, relative_error, to_plain, trace, unfold
+from .inference import PRECISIONS, Trace, fold_batch_norms, needs_nchw, relative_error, to_plain, trace, unfold, widened
 from .teacher_cache import TeacherCache
 
 _KEYS = ('config', 'checkpoint', 'strict', 'precision', 'fold', 'channels_last', 'compile', 'cache')
@@ -40,19 +41,22 @@ class Teacher:
         checkpoint: Path or URL of its weights, of plain mmdet, kd_det or mmrazor. None, written out, means random
             weights.
         strict: Whether missing, unexpected or mis-shaped keys of the checkpoint stop the run.
-        precision: Of its convolutions and matrix products: ``'fp32'``, ``'bf16'``, ``'fp16'``, or ``'auto'``, that of
-            the autocast around the step; without one, on a GPU ``'bf16'`` (``'fp16'`` where it has no bf16) and on a
-            CPU ``'fp32'``. Outside an autocast readings are float32 in any case.
+        precision: Of backbone and neck: ``'fp32'``, ``'bf16'``, ``'fp16'``, or ``'auto'``, that of the autocast around
+            the step; without one, on a GPU ``'bf16'`` (``'fp16'`` where it has no bf16) and on a CPU ``'fp32'``. Heads
+            follow the autocast around the step, but for ``'fp32'``. Outside an autocast readings are float32.
         fold: Fold batch norms into the convolutions before them. A norm that a tap reads stays.
-        channels_last: Whether weights and maps lie in NHWC order inside; readings are NCHW.
+        channels_last: Whether weights and maps lie in NHWC order inside; readings are NCHW. Left out where operators of
+            mmcv run, which read memory in NCHW order.
         compile: Let ``torch.compile`` have backbone and neck, if no tap lies inside them. What prevents it is logged.
         cache: ``dict(path=…, limit_gib=50)``: keep its readings on disk, see
             :class:`~kd_det.detectors.teacher_cache.TeacherCache`; None keeps nothing.
 
     At the first step the log says what was done and by how much the readings differ from those of the plain network.
+    Whatever changes them by more than rounding (``precision`` apart) is undone.
 
     Raises:
-        ConfigError: If the config cannot be found or has no model, or ``precision`` is none of the four.
+        ConfigError: If the config cannot be found or has no model, ``precision`` is none of the four, or a switch is
+            neither True nor False.
     """
 
     #: Whether its weights come from the student, so that it is loaded after it.
@@ -75,6 +79,9 @@ class Teacher:
                 f'{key}.precision: found {precision!r}, expected auto, {", ".join(PRECISIONS)}.'
                 f'{did_you_mean(str(precision), ["auto", *PRECISIONS])}'
             )
+        for option, value in dict(fold=fold, channels_last=channels_last, compile=compile).items():
+            if not isinstance(value, bool):
+                raise ConfigError(f'{key}.{option}: found {value!r}, expected True or False.')
         self.checkpoint, self.strict, self.key = checkpoint, strict, key
         self.precision, self.fold, self.channels_last, self.compile = precision, fold, channels_last, compile
         model_cfg = _model_config(config, f'{key}.config')
@@ -85,6 +92,7 @@ class Teacher:
         fill_uninitialised(self.model)
         self.model.requires_grad_(False).eval()
         self.loaded = False
+        self.prepared = False
         self._runs: dict[int, tuple[str, dict[Any, int]]] = {}
         self._trace = Trace()
         self._half: torch.dtype | None = None  # of its convolutions, once they were converted
@@ -205,7 +213,9 @@ class Teacher:
         taps.stop_at(counts)
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode(), self._autocast(images.device.type), taps:
+        device = images.device.type
+        arithmetic = self._features(device) if run == 'extract_feat' else self._whole(device)
+        with torch.inference_mode(), arithmetic, taps:
             run_network(self.model, run, images, samples)
 
     def depth(self, taps: TapSet) -> tuple[str, dict[Any, int]]:
@@ -224,47 +234,73 @@ class Teacher:
             return None
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
-    def _autocast(self, device: str) -> Any:
+    def _features(self, device: str) -> Any:
+        """The arithmetic of backbone and neck."""
         dtype = self._dtype(device)
         if dtype is None:
             return contextlib.nullcontext()
         return torch.autocast(device, dtype, enabled=dtype is not torch.float32)
 
+    def _heads(self, device: str) -> Any:
+        """The arithmetic of what comes behind: that of the autocast around it, unless float32 was asked for."""
+        narrow = self._dtype(device) is not torch.float32
+        return contextlib.nullcontext() if narrow else torch.autocast(device, enabled=False)
+
+    @contextlib.contextmanager
+    def _whole(self, device: str) -> Iterator[None]:
+        """The arithmetic of features and heads in one call of the network."""
+        known = self.model.__dict__.get('extract_feat')
+        inner = self.model.extract_feat
+
+        def extract_feat(*args: Any, **kwargs: Any) -> Any:
+            with self._features(device):
+                found = inner(*args, **kwargs)
+            return map_tensors(widened, found)
+
+        self.model.extract_feat = extract_feat
+        try:
+            with self._heads(device):
+                yield
+        finally:
+            del self.model.extract_feat
+            if known is not None:
+                self.model.extract_feat = known
+
     def prepare(self, inputs: Tensor, samples: Sequence[Any] | None, taps: TapSet) -> None:
-        """Fold, convert and compile, and say what it does to the readings of the first image.
+        """Fold, convert and compile, once, and say what it does to the readings of the first image.
 
         Args:
             inputs: The student's normalised batch, shape (B, 3, H, W).
             samples: The data samples.
             taps: Taps into this teacher.
         """
+        if self.prepared:
+            return
+        self.prepared = True
         if self.cache is not None:
             self.cache.begin(self.model)
-        dtype = self._dtype(inputs.device.type)
-        if not taps or not (self.fold or self.channels_last or self.compile or dtype):
-            return
-        devices = [inputs.device] if inputs.device.type == 'cuda' else []
-        with torch.random.fork_rng(devices):  # a second stage draws its rows
+        if taps:
             self._prepare(inputs[:1], samples[:1] if samples else samples, taps)
 
     def _prepare(self, inputs: Tensor, sample: Any, taps: TapSet) -> None:
         image = self.images(inputs, sample)
+        dtype = self._dtype(image.device.type)
+        if not (self.fold or self.channels_last or self.compile or dtype):
+            return
         plain = self._plain_readings(image, sample, taps)
         done = []
         if self.fold:
             read = [recorder._module for recorder in taps.recorders.values()]
             folded = fold_batch_norms(self.model, self._trace.pairs, read)
             error = relative_error(self._plain_readings(image, sample, taps), plain)
-            if error < 1e-3:  # rounding
+            if error < _rounding(image):
                 self._norms = [norm for *_, norm in folded]
                 done.append(f'{len(folded)} batch norms folded')
-            else:  # NaN too
+            else:
                 unfold(folded)
                 done.append(f'batch norms left as they are, since folded ones changed readings by {error:.1e}')
         if self.channels_last:
-            self.model.to(memory_format=torch.channels_last)
-            done.append('channels last')
-        dtype = self._dtype(image.device.type)
+            done.append(self._reorder(image, sample, taps, plain))
         if dtype in (torch.bfloat16, torch.float16):
             for part in (getattr(self.model, name, None) for name in ('backbone', 'neck')):
                 _convert_weights(part, dtype)
@@ -272,18 +308,39 @@ class Teacher:
             done.append(str(dtype).removeprefix('torch.'))
         if self.compile:
             done.append(self._compile(taps))
-        self._run(image, sample, taps)
+        with _same_draws(image):
+            self._run(image, sample, taps)
         error = relative_error(taps.tensors(), plain)
         name = self.key.removeprefix('model.')
         print_log(f'{name}: {", ".join(done) or "plain"}; readings differ by {error:.1e} (rms, relative).', 'current')
 
+    def _reorder(self, image: Tensor, sample: Any, taps: TapSet, plain: list[Tensor]) -> str:
+        """NHWC order, unless it changes readings; says what came of it."""
+        self.channels_last = False
+        operators = needs_nchw(self.model)
+        if operators:
+            return f'NCHW order for {", ".join(operators)}'
+        self.model.to(memory_format=torch.channels_last)
+        try:
+            found = self._plain_readings(image.contiguous(memory_format=torch.channels_last), sample, taps)
+            why = (
+                f'changed readings by {error:.1e}' if (error := relative_error(found, plain)) > _rounding(image) else ''
+            )
+        except Exception as exception:
+            why = f'failed with {type(exception).__name__}'
+        if why:
+            self.model.to(memory_format=torch.contiguous_format)
+            return f'NCHW order, since NHWC {why}'
+        self.channels_last = True
+        return 'channels last'
+
     def _plain_readings(self, image: Tensor, sample: Any, taps: TapSet) -> list[Tensor]:
-        """Readings of the network as it was loaded, in float32."""
+        """Readings of the network as it is, in float32; what it draws is the same each time."""
         run, counts = self._runs[id(taps)]
         taps.clear()
         taps.stop_at(counts)
-        with torch.no_grad(), torch.autocast(image.device.type, enabled=False), taps:
-            run_network(self.model, run, image, sample)
+        with _same_draws(image), torch.no_grad(), torch.autocast(image.device.type, enabled=False), taps:
+            run_network(self.model, run, image, copy.deepcopy(sample))
         return taps.tensors()
 
     def _compile(self, taps: TapSet) -> str:
@@ -302,19 +359,57 @@ class Teacher:
             done.append(f'{name} compiled')
         return ', '.join(done)
 
-    def release(self) -> list[str]:
-        """Let go of parts that no forward of this teacher reaches, such as heads behind the last tap.
+    def release(self, inputs: Tensor, samples: Sequence[Any] | None, taps: TapSet) -> list[str]:
+        """Let go of parts that its readings do not need, such as heads behind the last tap.
+
+        Args:
+            inputs: The student's normalised batch, shape (B, 3, H, W).
+            samples: The data samples.
+            taps: Taps into this teacher.
 
         Returns:
             The names of the children that are gone.
         """
-        gone = []
-        for name, child in list(self.model.named_children()):
-            ran = any(module in self._trace.ran for module in child.modules())
-            if not ran and any(True for _ in child.parameters()):
+        idle = [
+            name
+            for name, child in self.model.named_children()
+            if any(True for _ in child.parameters()) and not self._trace.ran.intersection(child.modules())
+        ]
+        if self.prepared or not idle:
+            return []
+        if self._runs[id(taps)][0] == 'extract_feat':
+            for name in idle:
                 delattr(self.model, name)
+            return idle
+        sample = samples[:1] if samples else samples
+        image = self.images(inputs[:1], sample)
+        expected, gone = self._plain_readings(image, sample, taps), []
+        for name in idle:  # among the heads, weights may be read without a call: the queries of a DETR
+            child = getattr(self.model, name)
+            delattr(self.model, name)
+            try:
+                needed = relative_error(self._plain_readings(image, sample, taps), expected) > _rounding(image)
+            except Exception:
+                needed = True
+            if needed:
+                setattr(self.model, name, child)
+            else:
                 gone.append(name)
+        taps.clear()
         return gone
+
+    def network(self, inputs: Tensor, samples: Any, mode: str) -> Any:
+        """What its whole detector gives, in the precision and the order of its weights.
+
+        Args:
+            inputs: As its own preprocessor gives them, shape (B, 3, H, W).
+            samples: The data samples.
+            mode: ``'predict'`` or ``'tensor'``.
+        """
+        if self.channels_last and self.prepared:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        with torch.no_grad(), self._whole(inputs.device.type):
+            return self.model(inputs, samples, mode=mode)
 
     def probe(self, inputs: Tensor, samples: Sequence[Any], taps: TapSet, key: str) -> None:
         """Find out how deep the taps lie, and read them once.
@@ -344,8 +439,9 @@ class Teacher:
         """
         taps.clear()
         head = self.model.roi_head
-        with torch.no_grad(), taps:
+        with torch.no_grad(), self._heads(rois.device.type), taps:
             head._bbox_forward(features, rois) if stage is None else head._bbox_forward(stage, features, rois)
+        taps.convert(to_plain)
 
 
 class EMATeacher(Teacher):
@@ -369,6 +465,13 @@ class EMATeacher(Teacher):
 
     def prepare(self, *args: Any) -> None:
         """Its weights move: nothing may be folded or converted."""
+
+    def release(self, *args: Any) -> list[str]:
+        """It has all that the student has."""
+        return []
+
+    def _dtype(self, device: str) -> None:
+        """That of its weights, or of the autocast around the step."""
 
     def __init__(self, student: dict[str, Any], momentum: float = 0.001, key: str = 'model.teacher') -> None:
         is_number = isinstance(momentum, (int, float)) and not isinstance(momentum, bool)
@@ -398,6 +501,16 @@ class EMATeacher(Teacher):
                 f"{self.key}: nobody moves the average; add dict(type='kd_det.EMATeacherHook') to custom_hooks."
             )
         super().observe(inputs, samples, taps)
+
+
+def _rounding(image: Tensor) -> float:
+    """What may change by rounding, relative: a folded ResNet differs by 1e-6; TF32 on a GPU by 1e-3 and more."""
+    return 1e-4 if image.device.type == 'cpu' else 1e-2
+
+
+def _same_draws(image: Tensor) -> Any:
+    """Random numbers drawn inside are drawn again afterwards: a second stage samples its rows."""
+    return torch.random.fork_rng([image.device] if image.device.type == 'cuda' else [])
 
 
 def _convert_weights(part: nn.Module | None, dtype: torch.dtype) -> None:

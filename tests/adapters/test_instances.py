@@ -220,6 +220,20 @@ def test_detections_are_what_the_teacher_predicts(family):
     assert len(seen['boxes'][0]) == 2
 
 
+@pytest.mark.parametrize('family', [retina, faster])
+def test_detections_of_a_teacher_in_half_precision(family):
+    """Its heads stay in float32."""
+    term = dict(
+        student='neck[0:2]', teacher='neck[0:2]', adapter=dict(type='kd_det.Instances', detections=0.0),
+        loss=dict(type='kd_det.SPLoss'),
+    )  # fmt: skip
+    model = distiller(family(), family(), dict(sp=term), engine=dict(precision='bf16'))
+    images, samples = batch(model)
+    losses = model.loss(images, samples)
+    assert model.teacher.model.backbone.conv1.weight.dtype is torch.bfloat16
+    assert torch.isfinite(losses['loss_sp'])
+
+
 def test_ids_are_none_where_no_sample_has_any():
     student = pyramid()
     adapter = made(student, student)

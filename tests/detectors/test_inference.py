@@ -1,15 +1,33 @@
 """The teacher as an inference engine: folded, reordered, in half precision, compiled; its readings stay the same."""
 
+import copy
+
 import pytest
 import torch
 from mmdet.models.backbones.resnet import ResNet
-from tiny_models import AS_LOADED, backbone, batch, cascade, cwd, deformable, distiller, faster, fcos, gfl, retina, ssd
+from tiny_models import (
+    AS_LOADED,
+    backbone,
+    batch,
+    cascade,
+    cwd,
+    deformable,
+    distiller,
+    faster,
+    fcos,
+    fpn,
+    gfl,
+    retina,
+    ssd,
+)
 from torch import nn
 
 from kd_det.detectors import distill_detector as wrapper_module
 from kd_det.detectors import teacher as teacher_module
 from kd_det.detectors.inference import fold_batch_norms, relative_error, to_plain, trace, unfold
+from kd_det.detectors.teacher import EMATeacher, Teacher
 from kd_det.errors import ConfigError
+from kd_det.taps import Tap, TapSet
 
 
 def randomise(network, seed=1):
@@ -217,18 +235,157 @@ def test_teachers_that_no_running_term_asks_are_left_alone():
     assert not norms(model.teacher.model)
 
 
-def test_preparing_draws_no_random_numbers():
-    """A teacher read during its own ``loss`` draws RoIs: the student's draws stay what they were."""
-    states = []
-    for engine in (AS_LOADED, None):
-        model = distiller(retina(), retina(), dict(a=cwd('neck')), engine=engine)
-        torch.manual_seed(3)
-        model.loss(*batch(model))
-        states.append(torch.get_rng_state())
-    assert torch.equal(*states)
+@pytest.mark.parametrize('tap', ['rpn_head.get_targets()', 'roi_head.bbox_head.get_targets()'])
+def test_preparing_draws_no_random_numbers(tap, log):
+    """A teacher that is read during its own ``loss`` draws rows: the same ones each time, and others' draws stay."""
+    images, samples = batch(distiller(faster(), faster(), dict(a=cwd('neck'))))
+    teacher = Teacher(faster(), None)
+    teacher.load()
+    randomise(teacher.model)
+    taps = TapSet(teacher.model, [Tap.parse('neck'), Tap.parse(tap)], 'teacher', guest=True)
+    teacher.probe(images, samples, taps, 'teacher')
+    state = torch.get_rng_state()
+    teacher.prepare(images, samples, taps)
+    assert torch.equal(state, torch.get_rng_state())
+    assert not norms(teacher.model.backbone)
+    assert float(log[-1].split('differ by ')[1].split()[0]) < 1e-5
+    teacher.run(images, samples, taps)
+    assert not torch.equal(state, torch.get_rng_state())  # it does draw
+
+
+def test_preparing_twice_changes_nothing(log):
+    model = distiller(retina(), retina(), dict(a=cwd('neck')), engine=dict(precision='bf16'))
+    twin = copy.deepcopy(model)  # made before the first step, as EMA hooks do
+    images, samples = batch(model)
+    model.loss(images, samples)
+    folded = list(model.teacher._norms)
+    assert torch.isfinite(twin.loss(images, samples)['loss_a'])
+    assert len(folded) == 20 and twin.teacher._norms == folded and len([x for x in log if 'differ by' in x]) == 1
+
+
+# ------------------------------------------------------------------------------------- what must not be made fast
+
+
+def deformable_backbone():
+    dcn = dict(type='DCNv2', deform_groups=1, fallback_on_stride=False)
+    return retina(
+        backbone=dict(backbone(), depth=50, dcn=dcn, stage_with_dcn=(False, True, True, True)),
+        neck=fpn(32, 16),
+    )
+
+
+def test_operators_that_read_nchw_get_it(log):
+    """mmcv's deformable convolutions give wrong numbers, silently, on maps and weights in NHWC order."""
+    found = []
+    for engine in (dict(AS_LOADED, precision='fp32'), dict()):
+        model = distiller(retina(), deformable_backbone(), dict(a=cwd('neck')), engine=engine)
+        randomise(model.teacher.model)
+        generator = torch.Generator().manual_seed(2)
+        for module in model.teacher.model.modules():
+            if hasattr(module, 'conv_offset'):
+                module.conv_offset.weight.data.normal_(0, 0.1, generator=generator)
+        images, samples = batch(model)
+        model.prepare_teacher('', images, samples)
+        found.append(readings(model, images, samples))
+    assert relative_error(*found) < 1e-5
+    assert 'NCHW order for ModulatedDeformConv2dPack' in log[-1] and 'batch norms folded' in log[-1]
+
+
+class Flattens(nn.Module):
+    """A neck that reads memory as it lies."""
+
+    def forward(self, maps):
+        return [x.as_strided(x.shape, (x[0].numel(), x[0, 0].numel(), x.shape[3], 1)) for x in maps]
+
+
+def test_an_order_that_changes_readings_is_undone(log):
+    model = distiller(retina(), retina(), dict(a=cwd('backbone'), b=cwd('neck')))
+    backbone_ = model.teacher.model.backbone
+    inner = backbone_.forward
+    backbone_.forward = lambda x: tuple(Flattens()(inner(x)))
+    images, samples = batch(model)
+    model.prepare_teacher('', images, samples)
+    assert 'NCHW order, since NHWC changed readings by' in log[-1]
+    assert not model.teacher.channels_last and backbone_.conv1.weight.is_contiguous()
+    assert float(log[-1].split('differ by ')[1].split()[0]) < 1e-5
+
+
+@pytest.mark.parametrize('tap', ['decoder', 'bbox_head'])
+def test_parts_that_are_read_without_a_call_stay(tap, log):
+    """The queries of a DETR are an embedding whose weight is read."""
+    terms = dict(a=dict(student=tap, teacher=tap, loss=dict(type='mmrazor.L2Loss')))
+    model = distiller(deformable(), deformable(), terms)
+    model.loss(*batch(model))
+    assert hasattr(model.teacher.model, 'query_embedding')
+
+
+class Activated(nn.Module):
+    """Between convolution and norm an activation in place, as in ``ConvModule(order=('conv', 'act', 'norm'))``."""
+
+    def __init__(self, norm=nn.BatchNorm2d):
+        super().__init__()
+        self.conv, self.act, self.norm = nn.Conv2d(3, 4, 1), nn.ReLU(inplace=True), norm(4)
+
+    def forward(self, x):
+        return self.norm(self.act(self.conv(x)))
+
+
+class NormWithActivation(nn.BatchNorm2d):
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+class Straight(nn.Module):
+    def __init__(self, norm=nn.BatchNorm2d, change=None):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 1), norm(4)
+        if change:
+            change(self)
+
+    def forward(self, x):
+        return self.norm(self.conv(x))
+
+
+@pytest.mark.parametrize(
+    'net, folds',
+    [
+        (Activated(), False),
+        (Straight(), True),
+        (Straight(nn.SyncBatchNorm), True),
+        (Straight(NormWithActivation), False),
+        (Straight(change=lambda net: nn.utils.parametrizations.weight_norm(net.conv)), False),
+        (Straight(change=lambda net: nn.utils.parametrizations.spectral_norm(net.conv)), False),
+        (Straight(change=lambda net: net.norm.register_forward_hook(lambda *args: args[2] + 1)), False),
+        (Straight(change=lambda net: net.conv.register_forward_pre_hook(lambda _, x: (x[0] + 1,))), False),
+    ],
+    ids=['activation', 'plain', 'sync', 'own forward', 'weight norm', 'spectral norm', 'hook', 'pre-hook'],
+)
+def test_what_is_no_affine_map_is_not_folded(net, folds):
+    net.eval()
+    x = torch.randn(2, 3, 5, 5)
+    with torch.no_grad():
+        before = net(x)
+        with trace(net) as found:
+            net(x)
+        fold_batch_norms(net, found.pairs)
+        assert isinstance(net.norm, nn.Identity) == folds
+        assert relative_error([net(x)], [before]) < 1e-6
+
+
+def test_the_mean_teacher_computes_as_the_student_does(monkeypatch):
+    """Not in half precision on a GPU, unless the step does."""
+    monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda *args: True)
+    assert Teacher(retina(), None)._dtype('cuda') is torch.bfloat16
+    assert EMATeacher(retina())._dtype('cuda') is None
 
 
 # ------------------------------------------------------------------------------------------------------------- compile
+
+
+@pytest.mark.parametrize('option', ['fold', 'channels_last', 'compile'])
+def test_a_switch_that_is_no_switch_is_an_error(option):
+    with pytest.raises(ConfigError, match=f"model.teacher.{option}: found 'false', expected True or False"):
+        distiller(retina(), retina(), dict(a=cwd()), engine={option: 'false'})
 
 
 def test_compiling_that_fails_says_why_and_goes_on(monkeypatch, log):
@@ -277,6 +434,11 @@ def test_relative_error():
     assert relative_error([b], [a]) == pytest.approx(0.1)
     assert relative_error([a, b], [a, a]) == pytest.approx(0.1)
     assert relative_error([a * 0], [a * 0]) == 0
+    assert relative_error([a * 0 + 1e-8], [a * 0]) < 1e-7
+    odd, inf = torch.tensor([3.0, float('nan')]), torch.tensor([3.0, float('inf')])
+    assert relative_error([odd], [a]) == relative_error([a], [odd]) == relative_error([odd], [inf]) == float('inf')
+    assert relative_error([odd, inf], [odd, inf]) == 0 and relative_error([-inf], [inf]) == float('inf')
+    assert relative_error([a], [a[:1]]) == float('inf')
 
 
 def test_a_deep_resnet_folds_its_shortcuts_too():

@@ -63,7 +63,6 @@ def run_method(
     model = distiller(copy.deepcopy(student), copy.deepcopy(teacher), copy.deepcopy(terms), **options)
     images, samples = batch(model, boxes=boxes)
     teachers = {name: one.model for name, one in model.teachers.items()}
-    frozen = {name: [p.clone() for p in net.state_dict().values()] for name, net in teachers.items()}
     optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr)
     history: list[dict[str, float]] = []
     for step in range(steps):
@@ -71,6 +70,8 @@ def run_method(
             before(model)
         torch.manual_seed(step % 2)  # masks and samples drawn at random differ little from step to step
         losses = model.loss(images, copy.deepcopy(samples))
+        if step == 0:  # the first step makes them fast
+            frozen = {name: [p.clone() for p in net.state_dict().values()] for name, net in teachers.items()}
         distilled = {k: v for k, v in losses.items() if any(_belongs(k, term) for term in terms)}
         own = {k: v for k, v in losses.items() if k not in distilled}
         assert {term for term in terms for k in distilled if _belongs(k, term)} == set(terms)
