@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from kd_det.errors import ConfigError
@@ -26,18 +29,21 @@ class RKDLoss(nn.Module):
         A_{ijk} = \frac{x_j - x_i}{|x_j - x_i|} \cdot \frac{x_k - x_i}{|x_k - x_i|}
 
     with the mean distance over all pairs of different rows and h the smooth L1 function. A row is what belongs to one
-    instance, flattened; widths may differ. Distances are those of the differences themselves, not of scalar products,
-    which cancel in float32 for rows that lie near each other. Fewer than three rows give 0.
+    instance, flattened; widths may differ. Fewer than three rows give 0.
 
-    The direction between two equal rows is taken as zero, with no gradient (``bound_gradient``); the published code
-    divides by 1e-12 there, which gives gradients of 1e10 as soon as the teacher's rows differ.
+    Distances are those of the differences themselves, in double precision; scalar products would cancel for rows that
+    lie near each other. Angles follow from them by the law of cosines.
+
+    The direction between two equal rows (no further apart than 1e-12) is taken as zero, with no gradient
+    (``bound_gradient``); the published code divides by 1e-12 there, which gives gradients of 1e10 as soon as the
+    teacher's rows differ.
 
     Reference: Park et al., "Relational Knowledge Distillation", CVPR 2019, arXiv 1904.05068 (weights for
     classification; 1 and 2 for metric learning).
 
-    Extra memory: about six matrices of N x N; for the angles, with M = min(N, max_angle_rows), M rows in double
-    precision and at most some 10 blocks of 2^15 numbers (or M² if that is more; made again in the backward pass). Never
-    N x N x D.
+    Extra memory: about six matrices of N x N and a few blocks of 2^18 numbers, in double precision; for the angles,
+    with M = min(N, max_angle_rows), at most some 10 blocks of 2^15 numbers (or M² if that is more; made again in the
+    backward pass). Never N x N x D.
 
     Shape:
         - student: (N, ...)
@@ -101,7 +107,8 @@ class RKDLoss(nn.Module):
 
     def distance(self, student: Tensor, teacher: Tensor) -> Tensor:
         """The distances' part, without weight, of rows (N, D_s) and (N, D_t)."""
-        return F.smooth_l1_loss(self._distances(student), self._distances(teacher))
+        found = F.smooth_l1_loss(self._distances(student), self._distances(teacher))
+        return found.to(student.dtype)
 
     def angle(self, student: Tensor, teacher: Tensor) -> Tensor:
         """The angles' part, without weight, of rows (N, D_s) and (N, D_t)."""
@@ -112,10 +119,10 @@ class RKDLoss(nn.Module):
         options = dict(use_reentrant=False, preserve_rng_state=False)
         total = nothing(student)
         if self.bound_gradient:
-            products = (*_products(student), *_products(teacher))
+            squares = _squared_distances(student), _squared_distances(teacher)
             step = max(1, 2**15 // number**2)
             for first in range(0, number, step):
-                total = total + checkpoint(_angles_of, *products, slice(first, first + step), **options)
+                total = total + checkpoint(_angles_of, *squares, slice(first, first + step), **options)
         else:
             for apex in range(number):
                 total = total + checkpoint(_angles_at, student, teacher, apex, **options)
@@ -124,35 +131,62 @@ class RKDLoss(nn.Module):
     def _distances(self, rows: Tensor) -> Tensor:
         """Distances over their mean, shape (N, N)."""
         number = rows.shape[0]
-        distances = torch.cdist(rows, rows, compute_mode='donot_use_mm_for_euclid_dist')
         same = torch.eye(number, dtype=torch.bool, device=rows.device)
-        distances = distances.clamp(min=self.eps**0.5).masked_fill(same, 0)
+        distances = _squared_distances(rows).clamp(min=self.eps).sqrt().masked_fill(same, 0)
         return distances / (distances.sum() / (number * (number - 1)))
 
 
-def _products(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Scalar products of rows less their mean, and one over the distances, 0 for equal rows; both (N, N).
-
-    In double precision: for rows that lie near each other the differences of products cancel.
-    """
-    rows = rows if rows.device.type == 'mps' else rows.double()
-    rows = rows - rows.detach().mean(0)
-    products = rows @ rows.T
-    own = products.diagonal()
-    both = own[:, None] + own
-    squares = both - 2 * products
-    same = squares <= 1e-14 * both
-    return products, squares.masked_fill(same, 1).rsqrt().masked_fill(same, 0)
+def _double(rows: Tensor) -> torch.dtype:
+    """Double precision where the device has it."""
+    return rows.dtype if rows.device.type == 'mps' else torch.float64
 
 
-def _angles_of(products_s: Tensor, inverse_s: Tensor, products_t: Tensor, inverse_t: Tensor, apexes: slice) -> Tensor:
-    """Smooth L1, summed, of the cosines at some rows, from :func:`_products`: no number of more than N x N x apexes."""
+def _squared_distances(rows: Tensor) -> Tensor:
+    """Of all pairs of rows (N, D): shape (N, N), of :func:`_double`."""
+    return _SquaredDistances.apply(rows)
+
+
+class _SquaredDistances(torch.autograd.Function):
+    """Of the differences themselves, as ``cdist``, whose backward pass may take N x N x D numbers."""
+
+    @staticmethod
+    def _blocks(rows: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Some columns at a time, in double precision."""
+        step = max(1, 2**18 // max(1, rows.shape[0]))
+        for first in range(0, rows.shape[1], step):
+            at = slice(first, first + step)
+            yield at, rows[:, at].to(_double(rows))
+
+    @staticmethod
+    def forward(ctx, rows):
+        ctx.save_for_backward(rows)
+        squares = rows.new_zeros(len(rows), len(rows), dtype=_double(rows))
+        for _, block in _SquaredDistances._blocks(rows):
+            squares += torch.cdist(block, block, compute_mode='donot_use_mm_for_euclid_dist').square_()
+        return squares
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        (rows,) = ctx.saved_tensors
+        result = torch.empty_like(rows)
+        both = gradient + gradient.T
+        whole = both.sum(1, keepdim=True)
+        for at, block in _SquaredDistances._blocks(rows):
+            block = block - block.mean(0)
+            # sum_j both_ij (x_i - x_j): of products, and still exact to 1e-16 |x| / |x_i - x_j|
+            result[:, at] = torch.addmm(block * whole, both, block, alpha=-1).mul_(2)
+        return result
+
+
+def _angles_of(squares_s: Tensor, squares_t: Tensor, apexes: slice) -> Tensor:
+    """Smooth L1, summed, of the cosines at some rows, from squared distances: at most N x N x apexes numbers."""
     cosines = []
-    for products, inverse in ((products_s, inverse_s), (products_t, inverse_t)):
-        to_apex, inverse = products[apexes], inverse[apexes]
-        own = products.diagonal()[apexes, None, None]
-        # (x_j - x_i) . (x_k - x_i)
-        across = products - to_apex[:, :, None] - to_apex[:, None] + own
+    for squares in (squares_s, squares_t):
+        sides = squares[apexes]
+        same = sides <= 1e-24
+        inverse = sides.masked_fill(same, 1).rsqrt().masked_fill(same, 0)
+        across = (sides[:, :, None] + sides[:, None] - squares) / 2  # (x_j - x_i) . (x_k - x_i)
         cosines.append(across * inverse[:, :, None] * inverse[:, None])
     return F.smooth_l1_loss(*cosines, reduction='sum')
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from reference_formulas.rkd import formula
 
 from kd_det.losses.rkd import RKDLoss
 
@@ -40,6 +41,51 @@ def test_rows_that_lie_near_each_other(close):
     distance = torch.nn.functional.smooth_l1_loss(plain / plain.sum() * 380, far / far.sum() * 380)
     torch.testing.assert_close(RKDLoss(1.0, 0.0)(student, teacher), distance)
     close(RKDLoss()(student.float(), teacher.float()), expected, 1e-4, 'float32')
+
+
+def near(distance, times=2):
+    """Groups of rows that lie near each other, the groups far apart."""
+    return torch.randn(16 // times, 64).repeat_interleave(times, 0) * (1 + distance * torch.randn(16, 64))
+
+
+def one_far_away(size):
+    rows = 1e-2 * torch.randn(16, 64)
+    rows[0] = size
+    return rows
+
+
+def one_bit_apart():
+    rows = torch.randn(16, 64)
+    rows[1] = rows[0]
+    rows[1, 5] = torch.nextafter(rows[0, 5], torch.tensor(torch.inf))
+    return rows
+
+
+@pytest.mark.parametrize('part', ['distance', 'angle'])
+@pytest.mark.parametrize(
+    'make, args',
+    [
+        (near, (1e-6,)),
+        (near, (3e-7,)),
+        (near, (1e-6, 4)),
+        (near, (3e-7, 4)),
+        (one_far_away, (1e4,)),
+        (one_far_away, (1e6,)),
+        (one_bit_apart, ()),
+    ],
+)
+def test_single_precision_loses_nothing(close, make, args, part):
+    """Value and gradient of float32 rows are those of the differences, in double precision."""
+    torch.manual_seed(0)
+    student, teacher = make(*args), torch.randn(16, 32)
+    weights = dict(w_d=1.0, w_a=0.0) if part == 'distance' else dict(w_d=0.0, w_a=1.0)
+    found, expected = student.requires_grad_(), student.detach().double().requires_grad_()
+    value, plain = RKDLoss(**weights)(found, teacher), formula(expected, teacher.double(), **weights)
+    value.backward()
+    plain.backward()
+    close(value, plain, 1e-6, 'loss')
+    for one, other in zip(found.grad, expected.grad):  # row by row: those that lie near each other have the largest
+        close(one, other, 1e-5, 'gradient')
 
 
 def test_gradcheck_and_zero_at_equality():
