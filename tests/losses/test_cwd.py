@@ -1,9 +1,12 @@
+import itertools
 import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from kd_det.losses import CWDLoss
+from kd_det.losses._fused import position_divergence
 
 TOL = {torch.float64: 1e-9, torch.float32: 1e-4}
 
@@ -59,6 +62,29 @@ def test_huge_logits_stay_finite():
     value = CWDLoss()(student, student.detach().flip(2))
     value.backward()
     assert math.isclose(value.item(), 1e4, rel_tol=1e-6) and torch.isfinite(student.grad).all()
+
+
+@pytest.mark.parametrize('padded', [False, True])
+def test_what_the_teacher_rules_out_counts_nothing(padded):
+    generator = torch.Generator().manual_seed(2)
+    student, teacher = torch.randn(2, 2, 3, 40, dtype=torch.float64, generator=generator).unbind()
+    teacher[:, 0, ::3] = teacher[0, 2, 30] = -torch.inf
+    student[0, 0, 0] = -torch.inf  # so does the student
+    ignored = torch.zeros(2, 1, 40, dtype=torch.bool)
+    ignored[1, 0, 25:] = padded
+    for x in (student, teacher):
+        x.requires_grad_()
+    found = position_divergence(student, teacher, 2.0, ignored if padded else None)
+    gradients = torch.autograd.grad(found.sum(), (student, teacher))
+    inside = ~ignored.expand_as(teacher)
+    counts = inside & teacher.isfinite()
+    for b, c in itertools.product(range(2), range(3)):
+        log_s = student[b, c].masked_fill(~inside[b, c], -torch.inf).div(2).log_softmax(0)[counts[b, c]]
+        p_t = teacher[b, c, counts[b, c]].div(2).softmax(0)
+        expected = F.kl_div(log_s, p_t, reduction='sum')
+        torch.testing.assert_close(found[b, c], expected)
+        for one, other in zip(gradients, torch.autograd.grad(expected, (student, teacher))):
+            torch.testing.assert_close(one[b, c], other[b, c])
 
 
 def test_gradcheck_and_zero_at_equality():
