@@ -97,5 +97,5 @@ class VIDLoss(nn.Module):
         student, teacher = pool_to_smaller(student, teacher)
         variance = (F.softplus(self.log_scale) + self.eps).view(1, -1, 1, 1)
         total = squared_error(self.regressor(student), teacher).sum(0).view(1, -1, 1, 1)
-        squares = total * (teacher.shape[1] / teacher.numel())
+        squares = total / (teacher.numel() // teacher.shape[1])
         return 0.5 * self.loss_weight * (squares / variance + variance.log()).mean()

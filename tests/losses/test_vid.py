@@ -63,6 +63,14 @@ def test_large_variance_at_the_start():
     assert F.softplus(VIDLoss(2, 3, init_pred_var=1e4).log_scale)[0].item() == pytest.approx(1e4, rel=1e-5)
 
 
+def test_an_empty_batch_has_no_mean():
+    loss = VIDLoss(3, 4)
+    student = torch.zeros(0, 3, 5, 5, requires_grad=True)
+    value = loss(student, torch.zeros(0, 4, 5, 5))
+    value.backward()
+    assert value.isnan() and student.grad.shape == student.shape
+
+
 def test_errors():
     with pytest.raises(ValueError, match=r'student must have 3 channels.*\(1, 4, 5, 5\)'):
         VIDLoss(3, 4)(torch.zeros(1, 4, 5, 5), torch.zeros(1, 4, 5, 5))
