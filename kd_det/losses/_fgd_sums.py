@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ._functional import channel_step
+from ._fused import channel_blocks
 
 
 class MapSums(NamedTuple):
@@ -52,8 +52,7 @@ class _MapSums(torch.autograd.Function):
         logits = bias.to(student.dtype).expand(batch, 1, student.shape[2]).clone()
         abs_spatial = torch.zeros_like(sums[:, 0])
         difference, abs_channel = torch.empty_like(attention), torch.empty_like(attention)
-        step = channel_step(student)
-        for at in (slice(c, c + step) for c in range(0, channels, step)):
+        for at in channel_blocks(student):
             part = student[:, at]
             d = part - teacher[:, at]
             difference[:, at] = d.sum(2)
@@ -83,8 +82,7 @@ class _MapSums(torch.autograd.Function):
             g_spatial, g_channel = g_spatial[:, None] / channels, g_channel[:, :, None] / positions
             g_student = torch.empty_like(student) if ctx.needs_input_grad[0] else None
             g_weight = torch.empty_like(weight)
-            step = channel_step(student)
-            for at in (slice(c, c + step) for c in range(0, channels, step)):
+            for at in channel_blocks(student):
                 part = student[:, at]
                 g_weight[at] = torch.bmm(part, g_logits.transpose(1, 2)).sum((0, 2))
                 if g_student is None:

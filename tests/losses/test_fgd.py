@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kd_det.losses import FGDLoss, _fgd_sums, _functional
+from kd_det.losses import FGDLoss, _functional, _fused
 
 TOL = {torch.float64: 1e-9, torch.float32: 1e-4}
 DTYPES = [torch.float64, torch.float32]
@@ -245,7 +245,7 @@ def test_nasty_boxes_give_finite_losses(name, paper_masks):
 @pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
 def test_equals_plain_autograd(monkeypatch, channels, step, memory_format):
     if step is not None:
-        for module in (_fgd_sums, _functional):
+        for module in (_fused, _functional):
             monkeypatch.setattr(module, 'channel_step', lambda maps: step)
     generator = torch.Generator().manual_seed(1)
     loss = randomise(FGDLoss(*channels, temp=0.8, alpha_fgd=0.3, beta_fgd=0.2, gamma_fgd=0.1, lambda_fgd=0.05)).double()

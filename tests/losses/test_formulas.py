@@ -5,6 +5,7 @@ import torch
 from reference_formulas import CASES
 
 from kd_det import losses
+from kd_det.losses import _functional, _fused
 
 SMALL = dict(size=(8, 12), channels=6, batch=2, boxes=4, instances=12, classes=7, dtype=torch.float64)
 
@@ -19,6 +20,9 @@ ROUNDING = {
 
 #: Losses that compare channel with channel, without a layer of their own between.
 EQUAL_WIDTHS = {'cwd', 'cwd_padded', 'pkd', 'fsp'}
+
+#: Losses that read all their maps at once.
+AT_ONCE = {'nst', 'fsp', 'ickd', 'reviewkd', 'ft', 'ft_attention'}
 
 
 def compare(pair, tol=1e-9):
@@ -58,6 +62,21 @@ def test_loss_equals_formula_where_widths_differ(name):
 def test_loss_equals_formula_on_few_positions(name):
     """Fewer positions than channels, an odd size."""
     compare(CASES[name].make(**dict(SMALL, size=(5, 4), channels=24)))
+
+
+@pytest.mark.parametrize('name', [name for name, case in CASES.items() if case.maps])
+def test_loss_equals_formula_in_blocks_of_channels(monkeypatch, name):
+    """Blocks of three of eight channels, forward and backward."""
+    widths = set()
+
+    def three(maps):
+        widths.add(maps.shape[1])
+        return 3
+
+    for module in (_fused, _functional):
+        monkeypatch.setattr(module, 'channel_step', three)
+    compare(CASES[name].make(**dict(SMALL, channels=8)))
+    assert widths == (set() if name in AT_ONCE else {8})
 
 
 def test_inputs_follow_the_generator():
