@@ -4,6 +4,7 @@ The bytes are those of all operands of all operations, forward and backward, on 
 machine and no load changes them.
 """
 
+import os
 import statistics
 import time
 
@@ -18,6 +19,11 @@ CHANNELS = 32
 #: Reads and writes of main memory of one step, forward and backward, in maps of the student, with a cache of 2 MiB, at
 #: 2 x 256 x 100 x 168: at most. Two reads of both maps and one write of the gradient are five.
 MOVES = {'cwd': 6.1, 'pkd': 7.1, 'at': 4.1, 'fitnet': 5.1}
+
+
+BY_THE_CLOCK = pytest.mark.skipif(
+    os.environ.get('KD_DET_TIMING') != '1', reason='by the clock: needs a quiet machine, KD_DET_TIMING=1'
+)
 
 
 def moved(name, plain=False, **sizes):
@@ -88,6 +94,7 @@ def test_maps_are_read_twice_and_written_once(name):
 
 
 @pytest.mark.slow
+@BY_THE_CLOCK
 def test_time_of_fgd_with_many_boxes():
     """200 boxes an image cost at most 1.3 times what 5 do."""
     few, many = (CASES['fgd'].make(size=(100, 168), boxes=boxes).ours for boxes in (5, 200))
@@ -95,6 +102,7 @@ def test_time_of_fgd_with_many_boxes():
 
 
 @pytest.mark.slow
+@BY_THE_CLOCK
 @pytest.mark.parametrize('name', [name for name in MAPS if name not in ('fgd', 'ft', 'ft_attention')])
 def test_time_is_at_most_linear_in_the_area(name):
     """16 times the positions: at most 16 times the time, within a tenth."""
