@@ -2,9 +2,9 @@
 
 In one process, in turn, with warm-up: (a) the plain student's step, (b) the teacher alone, as mmdet runs it and as we
 do, (c) the distillation step of any config, or of the methods of a benchmark's setting, (d) mmrazor's step for the same
-method and weights where it has it, (e) each loss alone beside its plain formula. The floor L is (a) plus the plain
-``extract_feat`` of the teacher under ``no_grad``. Peak memory is measured in a process of its own for each: on a CPU
-the resident peak above the networks at rest, on a GPU the allocator's.
+method and weights where it has it, (e) each loss alone beside its plain formula. The reference L is (a) plus the plain
+``extract_feat`` of the teacher under ``no_grad``. Peak memory is that above the networks at rest, of resident memory on
+a CPU and of the allocator on a GPU; each call is measured in a process of its own, once it has run.
 
     python tools/benchmark.py configs/fgd_retina_r101_r50.py --size 320 320 --batch 2
     python tools/benchmark.py --setting configs/bench/coco_retina_r50_r18.py --methods all --precisions fp32 bf16
@@ -36,19 +36,23 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--methods', nargs='+', metavar='NAME', help='methods of the setting (default: all)')
     parser.add_argument('--losses', nargs='+', metavar='NAME', help="losses alone, by name, or 'all'")
     parser.add_argument('--precisions', nargs='+', default=['auto'], help='of our teacher: auto, fp32, bf16, fp16')
-    parser.add_argument('--size', type=int, nargs=2, default=(320, 320), metavar=('H', 'W'), help='image size')
+    parser.add_argument(
+        '--size', type=int, nargs=2, default=(320, 320), metavar=('H', 'W'), help='of the images, pixels'
+    )
     parser.add_argument('--batch', type=int, default=2, help='images per step')
     parser.add_argument('--boxes', type=int, default=7, help='ground-truth boxes per image')
     parser.add_argument('--rounds', type=int, default=9, help='timed rounds')
     parser.add_argument('--warmup', type=int, default=2, help='rounds before that')
     parser.add_argument('--device', help='default: cuda if there is one, else cpu')
-    parser.add_argument('--autocast', choices=['bf16', 'fp16'], help='around every step (default: none)')
+    parser.add_argument(
+        '--autocast', choices=['bf16', 'fp16'], help='around every step; not for --losses (default: none)'
+    )
     parser.add_argument('--no-mmrazor', action='store_true', help="leave out mmrazor's steps")
     parser.add_argument('--no-memory', action='store_true', help='leave out the peak memory')
     parser.add_argument('--channels', type=int, default=256, help='of the maps of losses alone')
     parser.add_argument('--limit-gib', type=float, default=4.0, help='plain formulas that hold more are not run')
     parser.add_argument('--out', type=Path, help='write the figures as JSON, after each part')
-    parser.add_argument('--plot', type=Path, help='draw them')
+    parser.add_argument('--plot', type=Path, help='draw the steps')
     parser.add_argument(
         '--report', type=Path, nargs='+', metavar='JSON', help='run nothing: print tables of such figures'
     )
@@ -56,15 +60,22 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options', nargs='+', default=[], help='override the configs, as tools/train.py takes them'
     )
-    parser.add_argument('--only', help=argparse.SUPPRESS)  # the peak memory of one call of the first job
+    parser.add_argument('--only', help=argparse.SUPPRESS)  # NUMBER:CALL, the memory of one call of one job
     return parser.parse_args(argv)
 
 
 def make_jobs(args: argparse.Namespace) -> list:
     """What is timed, in order.
 
+    Args:
+        args: Of the command line.
+
+    Returns:
+        A :class:`kd_det.bench.speed.Job` for each config and method; none with ``--losses`` alone.
+
     Raises:
-        ConfigError: For a config without a teacher, a method that the setting lacks, or nothing to do.
+        ConfigError: For a config without a teacher, a method that the setting lacks or that has a first stage, options
+            that do not go together, or nothing to do.
     """
     from mmengine.config import DictAction
 
@@ -73,21 +84,48 @@ def make_jobs(args: argparse.Namespace) -> list:
     from kd_det.engine import load_config
     from kd_det.errors import ConfigError
 
+    for pair in args.cfg_options:
+        if '=' not in pair:
+            raise ConfigError(f'--cfg-options: found {pair!r}; expected KEY=VALUE.')
+    if args.cfg_options and args.setting:
+        raise ConfigError(
+            '--cfg-options: found with --setting; expected configs alone. A setting has options of its own.'
+        )
+    if args.autocast and args.losses:
+        raise ConfigError('--autocast: found with --losses, which compute in float32; expected one of the two.')
     options = dict(pair.split('=', 1) for pair in args.cfg_options)
     options = {key: DictAction._parse_iterable(value) for key, value in options.items()}
     jobs = [job for name in args.configs for job in jobs_of_config(load_config(name, options), name)]
     if args.setting:
         methods = None if args.methods in (None, ['all']) else args.methods
-        jobs += jobs_of_setting(load_setting(args.setting), methods)
+        setting = load_setting(args.setting)
+        jobs += jobs_of_setting(setting, methods)
+        left_out = [name for name, method in setting.methods.items() if method.first_stage and methods is None]
+        if left_out:
+            print(f'Left out, since their losses need what a first stage trains: {", ".join(left_out)}.')
     if args.methods and not args.setting:
         raise ConfigError('--methods: found without --setting; expected a setting of configs/bench.')
     if not jobs and not args.losses:
         raise ConfigError('configs: missing; expected configs, --setting or --losses.')
+    if not jobs and args.plot:
+        raise ConfigError('--plot: nothing to draw of losses alone; expected configs or --setting with it.')
     return jobs
 
 
-def time_job(job: Any, args: argparse.Namespace, number: int) -> dict[str, Any]:
-    """Median seconds, ratios with quartiles, and peak memory of one method."""
+def time_job(job: Any, args: argparse.Namespace) -> dict[str, Any]:
+    """Time all calls of one method, in turn.
+
+    Args:
+        job: The method.
+        args: Of the command line, with the batch as ``data``.
+
+    Returns:
+        Medians with quartiles: ``seconds`` by call; ``to_floor``, steps over L, by call; ``teacher``, ours over the
+        plain ``extract_feat``, by precision; ``to_mmrazor``, our step over mmrazor's, by ``'<precision> / <kind>'``.
+
+    Raises:
+        ConfigError: For a moving average or teachers with names, or a model that cannot be built.
+    """
     from kd_det.bench import razor
     from kd_det.bench.speed import Steps, interleave, ratio, spread
 
@@ -105,45 +143,65 @@ def time_job(job: Any, args: argparse.Namespace, number: int) -> dict[str, Any]:
             found.setdefault('to_mmrazor', {})[f'{precision} / {kind}'] = ratio(ours, seconds[f'mmrazor {kind}'])
         if f'teacher {precision}' in seconds:
             found.setdefault('teacher', {})[precision] = ratio(seconds[f'teacher {precision}'], seconds['extract_feat'])
-    names = list(steps.calls)
-    del steps
-    if not args.no_memory:
-        found['peak_mib'] = {
-            name: peak_elsewhere(args, number, name) for name in names if not name.startswith('teacher')
-        }
     return found
 
 
-def peak_elsewhere(args: argparse.Namespace, number: int, name: str) -> float:
-    """The peak of one call in a process of its own."""
-    command = [sys.executable, str(Path(__file__).resolve()), *args.argv, '--only', f'{number}:{name}']
-    output = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ).stdout
-    return json.loads(output.strip().splitlines()[-1])
+def add_memory(found: dict[str, Any], args: argparse.Namespace, number: int) -> None:
+    """Measure the memory of all calls of a job, each in a process of its own.
+
+    Args:
+        found: Figures of the job. ``peak_mib`` and ``rest_mib`` by call are added, what
+            :func:`kd_det.bench.speed.peak_mib` returns, and ``memory_error``, the last line of a process that failed.
+        args: Of the command line, whose words are ``argv``.
+        number: Of the job.
+    """
+    found.update(peak_mib={}, rest_mib={}, memory_error={})
+    for name in (name for name in found['seconds'] if not name.startswith('teacher')):
+        command = [sys.executable, str(Path(__file__).resolve()), *args.argv, '--only', f'{number}:{name}']
+        child = subprocess.run(command, capture_output=True, text=True, env=os.environ)
+        if child.returncode:
+            last = child.stderr.strip().splitlines()[-1:]
+            found['memory_error'][name] = last[0] if last else f'exit status {child.returncode}'
+        else:
+            found['peak_mib'][name], found['rest_mib'][name] = json.loads(child.stdout.strip().splitlines()[-1])
 
 
 def show_job(name: str, found: dict[str, Any]) -> None:
+    from kd_det.bench.speed_report import peak_text, range_text
+
     print(f'\n{name}')
     for call, seconds in found['seconds'].items():
         words = [f'  {call:28s} {seconds["median"] * 1e3:9.1f} ms']
         if call in found['to_floor']:
-            words.append(f'{_range(found["to_floor"][call])} x L')
+            words.append(f'{range_text(found["to_floor"][call])} x L')
         if call.startswith('teacher'):
-            words.append(f'{_range(found["teacher"][call.split()[1]])} x extract_feat')
+            words.append(f'{range_text(found["teacher"][call.split()[1]])} x extract_feat')
         for pair, value in found.get('to_mmrazor', {}).items():
             precision, kind = pair.split(' / ')
             if call == f'kd_det {precision}':
-                words.append(f"{_range(value)} x mmrazor's {kind}")
+                words.append(f"{range_text(value)} x mmrazor's {kind}")
         if call in found.get('peak_mib', {}):
-            words.append(f'{found["peak_mib"][call]:.0f} MiB')
+            words.append(f'{peak_text(found, call)} MiB')
+        if call in found.get('memory_error', {}):
+            words.append(f'memory not measured: {found["memory_error"][call]}')
         print(', '.join(words), flush=True)
 
 
-def _range(value: dict[str, float]) -> str:
-    return f'{value["median"]:.3f} ({value["low"]:.3f} to {value["high"]:.3f})'
-
-
 def time_losses(args: argparse.Namespace, save: Any) -> dict[str, list[dict[str, Any]]]:
-    """Each loss beside its plain formula, over what changes its work; all values of one thing in turn."""
+    """Each loss beside its plain formula, over what changes its work; all values of one thing in turn.
+
+    Args:
+        args: Of the command line.
+        save: Called with all that was found so far, after each loss.
+
+    Returns:
+        Loss → its entries, one for each value of what is varied: the value, ``seconds`` of both, ``to_plain`` and
+        ``to_first`` (the first value) as medians with quartiles, ``held_per_input`` and ``gib`` that both hold, and
+        ``not_run`` if the plain formula was too large. The last entry varies nothing: its memory is counted alone.
+
+    Raises:
+        ConfigError: For a loss without a formula.
+    """
     import torch
 
     sys.path.insert(0, str(ROOT / 'tests'))
@@ -203,9 +261,11 @@ def _memory(case: Any, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def show_loss(key: str, entry: dict[str, Any]) -> None:
+    from kd_det.bench.speed_report import range_text
+
     words = [f'  {key} {entry[key]}: {entry["seconds"]["ours"]["median"] * 1e3:.1f} ms']
     if 'to_plain' in entry:
-        words.append(f'{_range(entry["to_plain"])} x the plain formula')
+        words.append(f'{range_text(entry["to_plain"])} x the plain formula')
     else:
         words.append(f'{entry["not_run"]} and was not run')
     memory = entry['held_per_input']
@@ -279,8 +339,8 @@ def main(argv: list[str] | None = None) -> None:
     result: dict[str, Any] = dict(
         batch=[args.batch, 3, *args.size], boxes_per_image=args.boxes, rounds=args.rounds, warmup=args.warmup,
         autocast=args.autocast, device=torch.cuda.get_device_name() if args.device.startswith('cuda') else processor(),
-        threads=torch.get_num_threads(), versions=versions(), setting=args.setting,
-        command=shlex.join(['python', 'tools/benchmark.py', *args.argv]),
+        device_type=torch.device(args.device).type, threads=torch.get_num_threads(), versions=versions(),
+        setting=args.setting, command=shlex.join(['python', 'tools/benchmark.py', *args.argv]),
         finished=None, steps={}, losses={},
     )  # fmt: skip
 
@@ -294,13 +354,16 @@ def main(argv: list[str] | None = None) -> None:
     where = f'{result["device"]}, {result["threads"]} threads, torch {torch.__version__}'
     print(f'{args.batch} x 3 x {args.size[0]} x {args.size[1]}, {args.boxes} boxes an image; {where}')
     for number, job in enumerate(jobs):
-        result['steps'][job.name] = time_job(job, args, number)
-        show_job(job.name, result['steps'][job.name])
+        found = result['steps'][job.name] = time_job(job, args)
         save()
+        if not args.no_memory:
+            add_memory(found, args, number)
+            save()
+        show_job(job.name, found)
     if args.losses:
         result['losses'] = time_losses(args, save)
     save()
-    if args.plot and jobs:
+    if args.plot:
         plot(result, args.plot)
 
 

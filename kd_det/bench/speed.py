@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import gc
+import random
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,6 +20,7 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config, ConfigDict
 from torch import Tensor, nn
 
+from kd_det.compat import fill_uninitialised
 from kd_det.detectors.plan import probe_batch
 from kd_det.detectors.teacher import Teacher, _model_config
 from kd_det.errors import ConfigError
@@ -105,17 +108,24 @@ def jobs_of_config(config: Config, name: str) -> list[Job]:
 def jobs_of_setting(setting: Setting, methods: Sequence[str] | None = None) -> list[Job]:
     """The jobs of a benchmark's setting, of all its methods or of some.
 
+    Without ``methods``, those with a first stage are left out: their losses need what another training makes.
+
     Raises:
-        ConfigError: If the setting has no such method.
+        ConfigError: If the setting has no such method, or it has a first stage.
     """
     for name in methods or ():
         setting._check_method(name, '--methods')
+        if setting.methods[name].first_stage:
+            raise ConfigError(
+                f'--methods: {name!r} has a first stage, a training that makes what its loss needs, and cannot be '
+                'timed without it; expected methods without one.'
+            )
     student, teacher = (detector_config(setting.config(who)) for who in ('student', 'teacher'))
     jobs = []
     for name in methods or setting.methods:
         method = setting.methods[name]
         if method.first_stage:
-            continue  # its loss needs what another training makes
+            continue
         model = dict(
             type='kd_det.DistillDetector', student=student, teacher=dict(config=dict(model=teacher), checkpoint=None),
             distill=method.distill(), task_weights=method.weights_of_task() or None,
@@ -125,18 +135,23 @@ def jobs_of_setting(setting: Setting, methods: Sequence[str] | None = None) -> l
 
 
 class Steps:
-    """What is timed for one job: callables by name, on one batch, with random weights.
+    """What is timed for one job: callables by name, on one batch, with random weights, the same ones in all calls.
 
     ``student``: forward, losses and backward of the plain student. ``extract_feat``: the teacher's backbone and neck as
     mmdet runs them, under ``no_grad``. ``teacher <precision>``: our teacher down to its taps. ``kd_det <precision>``:
     our whole step. ``mmrazor <kind>``: mmrazor's step for the same method and weights. No optimiser's step is in them.
+
+    Every term counts in full, whatever its schedule, and the teacher runs in every step: its cache is off.
 
     Args:
         job: The method.
         batch: The images.
         precisions: Of our teacher: one step for each.
         kinds: mmrazor's ways to run the teacher, of :data:`kd_det.bench.razor.KINDS`; empty for none.
-        only: Build nothing but this one.
+        only: Keep nothing but this one.
+
+    Raises:
+        ConfigError: For a moving average or teachers with names.
     """
 
     def __init__(
@@ -153,19 +168,24 @@ class Steps:
         without_pretrained(cfg)
         teachers = cfg['teacher']
         if 'config' not in teachers:
-            raise ConfigError(f'{job.name}: several teachers or an average; expected a single teacher to time.')
-        teachers['checkpoint'] = None
+            raise ConfigError(
+                f'{job.name}: found a moving average or teachers with names; expected a single teacher to time, '
+                'teacher=dict(config=…).'
+            )
+        teachers.update(checkpoint=None, cache=None)
+        torch.manual_seed(0)
+        plain = self._placed(_build(cfg['student']))
+        teacher = Teacher(teachers['config'], None)
+        teacher.load(batch.device)
+        self._weights = plain.state_dict(), teacher.model.state_dict()
         ours = {
             name: self._ours(cfg, name)
             for name in precisions
             if self._wanted(only, f'kd_det {name}', f'teacher {name}')
         }
         if self._wanted(only, 'student'):
-            plain = self._placed(_build(cfg['student']))
             self.calls['student'] = lambda: self._step(plain)
         if self._wanted(only, 'extract_feat'):
-            teacher = Teacher(teachers['config'], None)
-            teacher.load(batch.device)
             self.calls['extract_feat'] = lambda: self._extract(teacher.model)
         for name, model in ours.items():
             if self._wanted(only, f'teacher {name}') and model._teacher_taps['']:
@@ -176,6 +196,7 @@ class Steps:
             if self._wanted(only, f'mmrazor {kind}'):
                 razor = self._razor(kind, cfg)
                 self.calls[f'mmrazor {kind}'] = lambda razor=razor: self._step(razor)
+        del self._weights
 
     @staticmethod
     def _wanted(only: str | None, *names: str) -> bool:
@@ -186,12 +207,20 @@ class Steps:
         model.train()  # mmrazor's returns nothing
         return model
 
+    def _share(self, *networks: nn.Module) -> None:
+        """Give a student and a teacher the weights that all calls have: work may depend on them, as behind an RPN."""
+        for network, weights in zip(networks, self._weights, strict=True):
+            network.load_state_dict(weights)
+
     def _ours(self, cfg: dict[str, Any], precision: str) -> nn.Module:
         torch.manual_seed(0)
         cfg = copy.deepcopy(cfg)
         cfg['teacher']['precision'] = precision
         model = self._placed(MODELS.build(cfg))
         model._load_teachers()
+        self._share(model.student, model.teacher.model)
+        for term in model.terms:
+            term.factor = 1.0
         with self.batch.context():
             model.prepare_teacher('', self.batch.inputs, self.batch.samples)
         return model
@@ -201,7 +230,9 @@ class Steps:
         channels = tuple(network['neck']['out_channels'] for network in (student, teacher))
         torch.manual_seed(0)
         terms = cfg['distill']
-        return self._placed(razor_detector(kind, self.job.fragment, student, teacher, terms, channels))
+        model = self._placed(razor_detector(kind, self.job.fragment, student, teacher, terms, channels))
+        self._share(model.architecture, model.teacher)
+        return model
 
     def _step(self, model: nn.Module) -> None:
         with self.batch.context():
@@ -225,13 +256,15 @@ def _build(cfg: dict[str, Any]) -> nn.Module:
     """A detector of mmdet from its ``model``."""
     cfg = copy.deepcopy(cfg)
     with MMDET.switch_scope_and_registry(cfg.pop('_scope_', 'mmdet')) as registry:
-        return registry.build(ConfigDict(cfg))
+        model = registry.build(ConfigDict(cfg))
+    fill_uninitialised(model)
+    return model
 
 
 def interleave(
     calls: Mapping[str, Callable[[], Any]], rounds: int = 9, warmup: int = 2, device: str = 'cpu'
 ) -> dict[str, list[float]]:
-    """Seconds of each call, one list entry per round; in every round each is called once, in turn.
+    """Seconds of each call, one list entry per round; every round calls each once, in an order of its own.
 
     Args:
         calls: Name → what to time.
@@ -241,17 +274,16 @@ def interleave(
     """
     wait = torch.cuda.synchronize if torch.device(device).type == 'cuda' else lambda: None
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    order = list(calls)
+    shuffled = random.Random(0)
     gc.collect()
     for number in range(warmup + rounds):
-        for name in order:
+        for name in shuffled.sample(list(calls), len(calls)):  # nobody always comes after the same one
             wait()
             start = time.perf_counter()
             calls[name]()
             wait()
             if number >= warmup:
                 seconds[name].append(time.perf_counter() - start)
-        order = order[1:] + order[:1]  # nobody always comes after the same one
     return seconds
 
 
@@ -267,22 +299,40 @@ def ratio(top: Sequence[float], *bottom: Sequence[float]) -> dict[str, float]:
     return spread(a / sum(b) for a, *b in zip(top, *bottom, strict=True))
 
 
-def peak_mib(call: Callable[[], Any], device: str = 'cpu', times: int = 3) -> float:
-    """MiB that a call needs above what is there before it: the allocator's peak on a GPU, the resident one on a CPU.
+def peak_mib(call: Callable[[], Any], device: str = 'cpu') -> tuple[float, float]:
+    """Memory of a call in MiB: its peak above the networks at rest, and what they hold then.
+
+    The call is made once before anything is measured, so that what stays from it (kernels, buffers) is at rest for
+    everyone. Then the peak of a second one is taken: the allocator's on a GPU, of resident memory on a CPU (Linux).
 
     Meant for a process of its own: the resident memory of one that has done other things hides a peak.
+
+    Returns:
+        The peak less what is there between two calls; and the size of all tensors that are there between them: weights,
+        buffers and the batch.
     """
     cuda = torch.device(device).type == 'cuda'
+    call()
     gc.collect()
     if cuda:
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         rest = torch.cuda.memory_allocated() / 2**20
     else:
-        Path('/proc/self/clear_refs').write_text('5')  # forget the peak of the set-up
+        trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)  # glibc's: give back what is free
+        if trim is not None:
+            trim(0)
+        Path('/proc/self/clear_refs').write_text('5')  # forget the peak so far
         rest = resident('VmRSS')
-    for _ in range(times):
-        call()
+    call()
     if cuda:
         torch.cuda.synchronize()
-    return (torch.cuda.max_memory_allocated() / 2**20 if cuda else resident('VmHWM')) - rest
+    peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else resident('VmHWM')
+    return peak - rest, _tensors_mib(torch.device(device).type)
+
+
+def _tensors_mib(device: str) -> float:
+    """MiB of all tensors of this process on a kind of device."""
+    tensors = [each for each in gc.get_objects() if type(each) in (Tensor, nn.Parameter) and each.device.type == device]
+    storages = {each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in tensors}
+    return sum(storages.values()) / 2**20

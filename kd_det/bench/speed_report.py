@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from kd_det.errors import ConfigError
 from kd_det.visualization import markdown_table
 
-__all__ = ['BARS', 'judge', 'speed_section']
+__all__ = ['BARS', 'judge', 'peak_text', 'range_text', 'speed_section']
 
 _PRECISION = {
     'fp32': 'float32 teacher',
     'bf16': 'bfloat16 teacher',
-    'fp16': 'float16 teacher',
-    'auto': 'teacher as by default',
 }
 
-#: Largest ratios that we allow ourselves on a CPU: step over floor by precision and method, and the rest by name.
+#: Largest ratios that we allow ourselves on a CPU, without autocast: step over floor by precision and method, and the
+#: rest by name. The teacher's is that of the methods under ``floor``, which read the neck alone.
 BARS: dict[str, Any] = dict(
     floor=dict(
         fp32=dict(cwd=0.99, pkd=0.99, fgd=1.03, mgd=1.08),
@@ -31,7 +31,8 @@ BARS: dict[str, Any] = dict(
 )
 
 
-def _range(value: Mapping[str, float]) -> str:
+def range_text(value: Mapping[str, float]) -> str:
+    """A median, and its quartiles in brackets."""
     return f'{value["median"]:.3f} ({value["low"]:.3f} to {value["high"]:.3f})'
 
 
@@ -39,39 +40,44 @@ def _judged(what: str, bar: float, value: float, shown: str | None = None) -> tu
     return what, f'{bar:.2f}', shown or f'{value:.3f}', 'met' if value <= bar else f'missed by {value / bar - 1:.1%}'
 
 
+def _of(figures: Mapping[str, Any], name: str, precision: str) -> Any:
+    """A figure by the teacher's precision, None without it; ``'auto'`` is fp32 on a CPU without autocast."""
+    names = [precision, 'auto'] if precision == 'fp32' else [precision]
+    return next((figures[name.format(each)] for each in names if name.format(each) in figures), None)
+
+
 def judge(steps: Mapping[str, Any], losses: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     """Rows (what, bar, measured, verdict) for every bar whose figures were measured.
 
     Args:
-        steps: Of one or more results of the tool, method → its figures.
-        losses: Loss → its entries.
+        steps: Of results on a CPU without autocast, method → its figures.
+        losses: Of results on a CPU, loss → its entries.
     """
+    plain = _PRECISION['fp32']
     for precision, methods in BARS['floor'].items():
         for name, bar in methods.items():
-            value = steps.get(name, {}).get('to_floor', {}).get(f'kd_det {precision}')
+            value = _of(steps.get(name, {}).get('to_floor', {}), 'kd_det {}', precision)
             if value:
                 what = f'step / L, {name.upper()}, {_PRECISION[precision]}'
-                yield _judged(what, bar, value['median'], _range(value))
+                yield _judged(what, bar, value['median'], range_text(value))
     for name, job in steps.items():
-        for pair, value in job.get('to_mmrazor', {}).items():
-            precision, kind = pair.split(' / ')
-            if kind == 'SingleTeacherDistill' and precision in ('fp32', 'auto'):
-                what = f"step / mmrazor's {kind}, {name.upper()}, {_PRECISION[precision]}"
-                yield _judged(what, BARS['mmrazor'], value['median'], _range(value))
-    for name, job in steps.items():
-        for precision, value in job.get('teacher', {}).items():
-            if precision in ('fp32', 'auto'):
-                what = f'teacher / plain extract_feat, taps of {name.upper()}, {_PRECISION[precision]}'
-                yield _judged(what, BARS['teacher'], value['median'], _range(value))
+        value = _of(job.get('to_mmrazor', {}), '{} / SingleTeacherDistill', 'fp32')
+        if value:
+            what = f"step / mmrazor's SingleTeacherDistill, {name.upper()}, {plain}"
+            yield _judged(what, BARS['mmrazor'], value['median'], range_text(value))
+    for name in BARS['floor']['fp32']:
+        value = _of(steps.get(name, {}).get('teacher', {}), '{}', 'fp32')
+        if value:
+            what = f'teacher / plain extract_feat, taps of {name.upper()}, {plain}'
+            yield _judged(what, BARS['teacher'], value['median'], range_text(value))
     for name, job in steps.items():
         peaks = job.get('peak_mib', {})
+        ours = _of(peaks, 'kd_det {}', 'fp32')
         theirs = [value for call, value in peaks.items() if call.startswith('mmrazor')]
-        for call, value in peaks.items():
-            if call in ('kd_det fp32', 'kd_det auto') and theirs:
-                shown = f'{value / min(theirs):.3f} ({value:.0f} / {min(theirs):.0f} MiB)'
-                yield _judged(
-                    f"peak memory / mmrazor's best, {name.upper()}", BARS['memory'], value / min(theirs), shown
-                )
+        if ours is not None and theirs:
+            best = min(theirs)
+            shown = f'{ours / best:.3f} ({ours:.0f} / {best:.0f} MiB)'
+            yield _judged(f"peak memory / mmrazor's best, {name.upper()}", BARS['memory'], ours / best, shown)
     for name in ('nst', 'fsp', 'rkd_angle'):
         for entry in losses.get(name, ()):
             if entry['varied'] is None:
@@ -82,7 +88,7 @@ def judge(steps: Mapping[str, Any], losses: Mapping[str, Any]) -> Iterator[tuple
     for entry in losses.get('fgd', ()):
         if entry['varied'] == 'boxes' and entry['boxes'] == 200:
             what = 'FGD alone: time with 200 boxes an image / with 5'
-            yield _judged(what, BARS['boxes'], entry['to_first']['median'], _range(entry['to_first']))
+            yield _judged(what, BARS['boxes'], entry['to_first']['median'], range_text(entry['to_first']))
     worst = max(_growths(losses), default=None)
     if worst:
         value, name, low, high = worst
@@ -106,34 +112,71 @@ def _sizes(entry: Mapping[str, Any]) -> str:
 def speed_section(results: Sequence[Mapping[str, Any]]) -> str:
     """All tables, with the command, versions and hardware of each result.
 
+    Results of one device and autocast share their tables. Those on a CPU are judged; steps under an autocast are not.
+
     Args:
         results: What the tool wrote, one or more.
+
+    Raises:
+        ConfigError: If two results that would share a table have the same method or loss.
     """
-    steps = {name: job for result in results for name, job in result['steps'].items()}
-    losses = {name: entries for result in results for name, entries in result['losses'].items()}
+    places: dict[tuple[str, str | None], list[Mapping[str, Any]]] = {}
+    for result in results:
+        places.setdefault((result['device'], result['autocast'] if result['steps'] else None), []).append(result)
     parts = []
-    rows = list(judge(steps, losses))
-    if rows:
-        parts += ['### Against our own limits', markdown_table(['ratio', 'at most', 'measured', ''], rows)]
-    if steps:
-        parts += ['### Steps', _steps_table(steps)]
-    if losses:
-        parts += ['### Losses alone', _losses_table(losses)]
+    for (device, autocast), group in places.items():
+        where = f': {device}' + (f', autocast {autocast}' if autocast else '') if len(places) > 1 else ''
+        steps, losses = _merged(group, 'steps'), _merged(group, 'losses')
+        rows = list(judge({} if autocast else steps, losses)) if _on_cpu(group[0]) else []
+        if rows:
+            parts += [f'### Against our own limits{where}', markdown_table(['ratio', 'at most', 'measured', ''], rows)]
+        if steps:
+            parts += [f'### Steps{where}', _steps_table(steps)]
+        if losses:
+            parts += [f'### Losses alone{where}', _losses_table(losses)]
     parts.append('### What was measured\n\n' + '\n'.join(_provenance(result) for result in results))
     return '\n\n'.join(parts)
 
 
+def _merged(results: Sequence[Mapping[str, Any]], part: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    whose: dict[str, str] = {}
+    for result in results:
+        for name, figures in result[part].items():
+            if name in found:
+                raise ConfigError(
+                    f'--report: {part} of {name!r} are in two results, of `{whose[name]}` and of '
+                    f'`{result["command"]}`; expected each name once for a device and autocast. Report one of them.'
+                )
+            found[name], whose[name] = figures, result['command']
+    return found
+
+
+def _on_cpu(result: Mapping[str, Any]) -> bool:
+    """Whether it was measured on a CPU; older results tell by the name of their device alone."""
+    gpu = any(word in result['device'] for word in ('NVIDIA', 'Tesla', 'GPU'))
+    return result.get('device_type', 'cuda' if gpu else 'cpu') == 'cpu'
+
+
 def _steps_table(steps: Mapping[str, Any]) -> str:
     calls = list(dict.fromkeys(call for job in steps.values() for call in job['to_floor']))
-    header = ['method', 'L, ms', *(f'{call} / L' for call in calls), 'peak MiB: student', *(f'{c}' for c in calls)]
+    measured = ('student', *calls)
+    header = ['method', 'L, ms', *(f'{call} / L' for call in calls), *(f'peak MiB: {call}' for call in measured)]
     rows = []
     for name, job in steps.items():
         floor = sum(job['seconds'][part]['median'] for part in ('student', 'extract_feat')) * 1e3
-        ratios = [_range(job['to_floor'][call]) if call in job['to_floor'] else '–' for call in calls]
-        peaks = job.get('peak_mib', {})
-        memory = [f'{peaks[call]:.0f}' if call in peaks else '–' for call in ('student', *calls)]
+        ratios = [range_text(job['to_floor'][call]) if call in job['to_floor'] else '–' for call in calls]
+        memory = [peak_text(job, call) or '–' for call in measured]
         rows.append([name, f'{floor:.0f}', *ratios, *memory])
     return markdown_table(header, rows)
+
+
+def peak_text(job: Mapping[str, Any], call: str) -> str:
+    """The peak of a call above the networks at rest, and in brackets what they hold, MiB; empty if not measured."""
+    if call not in job.get('peak_mib', {}):
+        return ''
+    rest = job.get('rest_mib', {}).get(call)
+    return f'{job["peak_mib"][call]:.0f}' + (f' ({rest:.0f})' if rest is not None else '')
 
 
 def _losses_table(losses: Mapping[str, Any]) -> str:
@@ -144,7 +187,7 @@ def _losses_table(losses: Mapping[str, Any]) -> str:
                 continue
             value = entry[entry['varied']]
             value = f'{value[0]}×{value[1]}' if entry['varied'] == 'size' else str(value)
-            plain = _range(entry['to_plain']) if 'to_plain' in entry else entry['not_run']
+            plain = range_text(entry['to_plain']) if 'to_plain' in entry else entry['not_run']
             held = entry['held_per_input']
             rows.append(
                 [name, f'{entry["varied"]} {value}', f'{entry["seconds"]["ours"]["median"] * 1e3:.1f}', plain,
@@ -156,11 +199,11 @@ def _losses_table(losses: Mapping[str, Any]) -> str:
 
 def _provenance(result: Mapping[str, Any]) -> str:
     batch = '×'.join(map(str, result['batch']))
-    shown = f'batch {batch}, {result["boxes_per_image"]} boxes an image, ' if result['steps'] else ''
+    steps = f'batch {batch}, {result["boxes_per_image"]} boxes an image, autocast {result["autocast"] or "none"}; '
+    shown = steps if result['steps'] else ''
     versions = ', '.join(f'{name} {value}' for name, value in result['versions'].items())
-    autocast = result['autocast'] or 'none'
     return (
-        f'- `{result["command"]}`: {shown}autocast {autocast}; {result["rounds"]} rounds after {result["warmup"]} of '
+        f'- `{result["command"]}`: {shown}{result["rounds"]} rounds after {result["warmup"]} of '
         f'warm-up, all calls in turn in one process; medians, and quartiles in brackets. {result["device"]}, '
         f'{result["threads"]} threads; {versions}; {result["finished"]}.'
     )

@@ -1,23 +1,28 @@
 """Steps that are timed in turn: what is in them, that mmrazor's do the same work, and what the tool writes."""
 
 import json
+import re
 import runpy
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from mmdet.models import ResNet
 from mmengine.config import Config
 from tiny_models import faster, fpn, retina
 
+from kd_det.bench import speed
 from kd_det.bench.razor import KINDS, razor_detector
 from kd_det.bench.setting import make_method
-from kd_det.bench.speed import Batch, Job, Steps, interleave, jobs_of_config, jobs_of_setting, ratio, spread
+from kd_det.bench.speed import Batch, Job, Steps, interleave, jobs_of_config, jobs_of_setting, peak_mib, ratio, spread
 from kd_det.detectors.inference import relative_error
 from kd_det.errors import ConfigError
 from kd_det.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
+SETTING = str(ROOT / 'configs/bench/synthetic_retina.py')
 SIZE = (64, 96)
 
 
@@ -111,20 +116,98 @@ def test_extract_feat_is_mmdets_and_ours_is_folded(data):
         torch.nn.BatchNorm2d.forward = hook
 
 
-def test_several_teachers_are_refused(data):
+def test_the_teacher_runs_in_every_call_though_it_has_a_cache(data, tmp_path, monkeypatch):
     cfg = model_of('cwd')
-    cfg['teacher'] = dict(big=dict(config=wide(), checkpoint=None))
+    cfg['teacher']['cache'] = dict(path=str(tmp_path / 'cache'))
+    steps = Steps(Job('cwd', cfg, 'cwd'), data, ['fp32'])
+    count, forward = [], ResNet.forward
+    monkeypatch.setattr(ResNet, 'forward', lambda *args: count.append(torch.is_grad_enabled()) or forward(*args))
+    for name, call in steps.calls.items():
+        count.clear()
+        for _ in range(4):
+            call()
+        assert count.count(False) == (0 if name == 'student' else 4), name  # the student's are with gradients
+    assert not (tmp_path / 'cache').exists()
+    assert cfg['teacher']['cache'], 'the config of the user is as it was'
+
+
+@pytest.mark.parametrize('schedule', [dict(warmup=500), dict(begin=3), dict(end=0)])
+def test_terms_count_in_full_whatever_their_schedule(data, monkeypatch, schedule):
+    found = []
+    monkeypatch.setattr(Steps, '_step', lambda self, model: found.append(model.loss(data.inputs, data.samples)))
+    for more in ({}, dict(schedule=schedule)):
+        cfg = model_of('cwd')
+        cfg['distill']['cwd'].update(more)
+        Steps(Job('cwd', cfg), data, ['fp32'], kinds=(), only='kd_det fp32').calls['kd_det fp32']()
+    plain, scheduled = (losses['loss_cwd'] for losses in found)
+    assert plain > 0
+    torch.testing.assert_close(scheduled, plain)
+
+
+def test_all_calls_have_the_same_weights(data, monkeypatch):
+    seen = {}
+    for name in ('_step', '_extract', '_observe'):
+        monkeypatch.setattr(Steps, name, lambda self, model: seen.update({call: model}))
+    cfg = model_of('cwd')
+    cfg['teacher'].update(fold=False, channels_last=False)
+    built = [Steps(Job('cwd', cfg, 'cwd'), data, ['fp32', 'auto'])]
+    built.append(Steps(Job('cwd', cfg, 'cwd'), data, ['fp32'], only='kd_det fp32'))  # as in a process of its own
+    students, teachers = [], []
+    for steps in built:
+        for call in steps.calls:
+            steps.calls[call]()
+            model = seen[call]
+            if call == 'extract_feat':
+                teachers.append(model)
+            elif call == 'student':
+                students.append(model)
+            else:
+                students.append(model.architecture if call.startswith('mmrazor') else model.student)
+                teachers.append(model.teacher if call.startswith('mmrazor') else model.teacher.model)
+    assert (len(students), len(teachers)) == (8, 8)
+    for models in (students, teachers):
+        first = models[0].state_dict()
+        for other in (model.state_dict() for model in models[1:]):
+            both = [key for key in first if key in other]  # our teachers have no heads any more
+            assert any(key.startswith('neck') for key in both)
+            assert all(torch.equal(first[key], other[key]) for key in both)
+    assert not torch.equal(students[0].backbone.conv1.weight, teachers[0].backbone.conv1.weight)
+
+
+@pytest.mark.parametrize('teacher', [dict(big=dict(config=wide(), checkpoint=None)), dict(ema=True)])
+def test_several_teachers_are_refused(data, teacher):
+    cfg = dict(model_of('cwd'), teacher=teacher)
     with pytest.raises(ConfigError, match='expected a single teacher to time'):
         Steps(Job('cwd', cfg), data)
 
 
-def test_calls_are_timed_in_turn():
-    order = []
-    seconds = interleave({name: lambda name=name: order.append(name) for name in 'ab'}, rounds=2, warmup=1)
-    assert order == ['a', 'b', 'b', 'a', 'a', 'b']
-    assert {name: len(times) for name, times in seconds.items()} == dict(a=2, b=2)
+def test_every_round_calls_each_once_in_an_order_of_its_own():
+    runs = []
+    for _ in range(2):
+        runs.append([])
+        calls = {name: lambda name=name: runs[-1].append(name) for name in 'abcd'}
+        seconds = interleave(calls, rounds=20, warmup=1)
+    assert {name: len(times) for name, times in seconds.items()} == dict.fromkeys('abcd', 20)
+    order = runs[0]
+    assert runs[1] == order
+    assert all(sorted(order[at : at + 4]) == list('abcd') for at in range(0, 84, 4))
+    assert {(a, b) for a, b in zip(order, order[1:]) if a != b} == {(a, b) for a in 'abcd' for b in 'abcd' if a != b}
     slow = interleave(dict(a=lambda: time.sleep(0.02), b=lambda: None), rounds=3, warmup=0)
     assert min(slow['a']) >= 0.02 > max(slow['b'])
+
+
+def test_the_peak_is_above_what_stays_from_a_first_call():
+    kept = []
+
+    def call():
+        if not kept:
+            kept.append(torch.ones(64 * 2**18))  # 64 MiB that stay, as buffers do
+        torch.ones(48 * 2**18)
+
+    before = speed._tensors_mib('cpu')
+    peak, rest = peak_mib(call)
+    assert 40 < peak < 60
+    assert rest - before == pytest.approx(64, abs=1)
 
 
 def test_ratios_are_per_round():
@@ -137,13 +220,15 @@ def test_jobs_of_configs_and_settings():
 
     with pytest.raises(ConfigError, match="'x.py' has no model.teacher"):
         jobs_of_config(Config(dict(model=wide())), 'x.py')
-    setting = load_setting(ROOT / 'configs/bench/synthetic_retina.py')
+    setting = load_setting(SETTING)
     names = [job.name for job in jobs_of_setting(setting)]
     assert 'fgd' in names and 'ft' not in names  # it needs paraphrasers
     (job,) = jobs_of_setting(setting, ['crosskd'])
     assert job.fragment == 'crosskd' and job.model['teacher']['checkpoint'] is None
     with pytest.raises(ConfigError, match=r"--methods: 'fdg' is none of the methods"):
         jobs_of_setting(setting, ['fdg'])
+    with pytest.raises(ConfigError, match="--methods: 'ft' has a first stage"):
+        jobs_of_setting(setting, ['fgd', 'ft'])
 
 
 # ------------------------------------------------------------------------------------------------------------ the tool
@@ -169,12 +254,42 @@ def test_the_tool_writes_what_it_measured(tmp_path, tool, capsys):
     (found,) = result['steps'].values()
     assert set(found['peak_mib']) == {'student', 'extract_feat', 'kd_det fp32'}
     assert all(value > 0 for value in found['peak_mib'].values())
+    assert found['rest_mib']['kd_det fp32'] > found['rest_mib']['student'] > 0 and found['memory_error'] == {}
+    assert result['device_type'] == 'cpu'
     assert set(found['to_floor']) == {'kd_det fp32'} and found['to_floor']['kd_det fp32']['median'] > 0
     assert set(found['teacher']) == {'fp32'} and 'to_mmrazor' not in found
     assert result['batch'] == [1, 3, 64, 96] and result['versions']['torch'] == torch.__version__
     assert plot.stat().st_size > 1000
     printed = capsys.readouterr().out
     assert f'{found["to_floor"]["kd_det fp32"]["median"]:.3f} (' in printed and 'x extract_feat' in printed
+
+
+def test_timings_outlive_a_process_that_fails(tmp_path, tool, capsys, monkeypatch):
+    out, seen = tmp_path / 'x.json', []
+
+    def run(command, **options):
+        seen.append(json.loads(out.read_text())['steps'])
+        failed = command[-1].endswith('student')
+        return subprocess.CompletedProcess(
+            command, int(failed), '' if failed else 'a line\n[5.0, 2.0]\n', 'Traceback\nMemoryError: none left\n'
+        )
+
+    monkeypatch.setattr(subprocess, 'run', run)
+    size = ['--size', '64', '96', '--batch', '1', '--rounds', '1', '--warmup', '0', '--boxes', '2', '--device', 'cpu']
+    tool['main']([small(tmp_path), *size, '--out', str(out)])
+    assert 'kd_det auto' in seen[0][str(tmp_path / 'small.py')]['seconds']  # before any memory was measured
+    (found,) = json.loads(out.read_text())['steps'].values()
+    assert found['memory_error'] == dict(student='MemoryError: none left')
+    assert found['peak_mib'] == {'extract_feat': 5.0, 'kd_det auto': 5.0}
+    printed = capsys.readouterr().out
+    assert re.search(r'student .* ms, memory not measured: MemoryError: none left\n', printed)
+    assert re.search(r'kd_det auto .* 5 \(2\) MiB', printed)
+
+
+def test_what_a_setting_leaves_out_is_said(tool, capsys):
+    args = tool['parse'](['--setting', SETTING])
+    assert 'ft' not in [job.name for job in tool['make_jobs'](args)]
+    assert 'Left out, since their losses need what a first stage trains: ft.' in capsys.readouterr().out
 
 
 def test_losses_beside_their_formulas(tmp_path, tool, monkeypatch, capsys):
@@ -204,6 +319,11 @@ def test_losses_beside_their_formulas(tmp_path, tool, monkeypatch, capsys):
     [
         ([], 'configs: missing; expected configs, --setting or --losses'),
         (['--methods', 'fgd'], '--methods: found without --setting'),
+        (['--setting', SETTING, '--methods', 'ft'], "--methods: 'ft' has a first stage"),
+        (['--setting', SETTING, '--cfg-options', 'a=1'], '--cfg-options: found with --setting; expected configs'),
+        (['x.py', '--cfg-options', 'a'], "--cfg-options: found 'a'; expected KEY=VALUE"),
+        (['--losses', 'nst', '--autocast', 'bf16'], '--autocast: found with --losses'),
+        (['--losses', 'nst', '--plot', 'x.png'], '--plot: nothing to draw'),
         (['--losses', 'ntt'], "--losses: no formula for 'ntt'; .*Nearest: 'nst'"),
     ],
 )

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from kd_det.bench.speed_report import judge, speed_section
+from kd_det.errors import ConfigError
 
 
 def value(median, width=0.01):
@@ -65,13 +66,65 @@ def test_what_was_not_measured_is_not_in_the_table(steps):
     assert list(judge({}, {})) == []
 
 
-def test_the_section_names_command_versions_and_hardware(steps, losses):
+def test_auto_is_judged_as_fp32(steps, losses):
+    renamed = json.loads(json.dumps(steps).replace('fp32', 'auto'))
+    assert list(judge(renamed, {})) == list(judge(steps, {})) != []
+
+
+def test_the_teacher_is_judged_for_methods_that_read_the_neck_alone(steps):
+    rows = judge(dict(crosskd=steps['mgd']), {})
+    assert not any(what.startswith('teacher') for what, *_ in rows)
+
+
+def result_of(steps, losses, **changes):
     result = dict(
         steps=steps, losses=losses, batch=[2, 3, 320, 320], boxes_per_image=7, rounds=9, warmup=2, autocast=None,
         device='A Processor', threads=2, versions=dict(torch='2.13.0'), command='python tools/benchmark.py x.py',
         finished='2026-01-02T03:04:05+00:00',
     )  # fmt: skip
-    text = speed_section([json.loads(json.dumps(result))])
+    return json.loads(json.dumps({**result, **changes}))
+
+
+def test_results_with_other_methods_share_tables(steps, losses):
+    parts = [result_of({name: job}, {}) for name, job in steps.items()]
+    parts += [result_of({}, {name: entries}) for name, entries in losses.items()]
+    whole = speed_section([result_of(steps, losses)])
+    assert speed_section(parts).split('### What')[0] == whole.split('### What')[0]
+
+
+@pytest.mark.parametrize('part, name', [('steps', 'pkd'), ('losses', 'nst')])
+def test_a_name_in_two_results_is_an_error(steps, losses, part, name):
+    first, second = result_of(steps, losses, command='first'), result_of({}, {}, command='second')
+    second[part] = {name: first[part][name]}
+    with pytest.raises(ConfigError, match=f'{part} of {name!r} are in two results, of `first` and of `second`'):
+        speed_section([first, second])
+
+
+@pytest.mark.parametrize('gpu', [dict(device='NVIDIA H200'), dict(device='Some Card', device_type='cuda')])
+def test_results_of_a_gpu_have_tables_without_a_verdict(steps, losses, gpu):
+    text = speed_section([result_of(steps, losses, **gpu)])
+    assert '### Steps\n' in text and '### Losses alone\n' in text and 'limits' not in text
+    both = speed_section([result_of(steps, losses), result_of(steps, losses, **gpu)])
+    assert '### Against our own limits: A Processor\n' in both and both.count('limits') == 1
+    assert f'### Steps: {gpu["device"]}\n' in both and '### Steps: A Processor\n' in both
+
+
+def test_steps_under_autocast_are_not_judged(steps):
+    text = speed_section([result_of(steps, {}, autocast='bf16'), result_of(steps, {}, command='other')])
+    assert '### Steps: A Processor, autocast bf16\n' in text and text.count('limits') == 1
+
+
+def test_what_was_not_measured_of_memory_is_a_dash(steps):
+    steps['pkd'].update(rest_mib={'student': 40.0})
+    del steps['pkd']['peak_mib']['kd_det fp32']
+    text = speed_section([result_of(dict(pkd=steps['pkd']), {})])
+    assert '| peak MiB: student | peak MiB: kd_det fp32 | peak MiB: mmrazor FpnTeacherDistill |' in text
+    assert '| 100 (40) | – | 125 | 110 |' in text
+
+
+def test_the_section_names_command_versions_and_hardware(steps, losses):
+    result = result_of(steps, losses)
+    text = speed_section([result])
     assert '`python tools/benchmark.py x.py`: batch 2×3×320×320, 7 boxes an image, autocast none; 9 rounds' in text
     assert 'A Processor, 2 threads; torch 2.13.0; 2026-01-02' in text
     assert '| pkd | 1000 | 0.980 (0.970 to 0.990) | 1.000 (0.990 to 1.010) |' in text
