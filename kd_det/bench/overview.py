@@ -32,14 +32,16 @@ def _compared(figures: SettingFigures) -> dict[str, tuple[MethodRow, Column]]:
 def _split(settings: Mapping[str, SettingFigures]) -> tuple[dict[str, SettingFigures], dict[str, SettingFigures]]:
     """The settings to compare methods on, and the small ones, which show that a few methods work elsewhere, too.
 
-    Small is one without any tuning, with less than half as many methods as the largest.
+    Small is one of another detector without any tuning, with less than half as many methods as the largest.
     """
     most = max((len(_compared(figures)) for figures in settings.values()), default=0)
-    small = {
+    few = {
         name: figures
         for name, figures in settings.items()
         if 2 * len(_compared(figures)) < most and not any(row.holdout for row in figures.rows)
     }
+    known = {_kinds(name, figures) for name, figures in settings.items() if name not in few}
+    small = {name: figures for name, figures in few.items() if _kinds(name, figures) not in known}
     return {name: figures for name, figures in settings.items() if name not in small}, small
 
 
@@ -225,6 +227,12 @@ def _detector(text: str) -> str | None:
     """The first detector that a text names: ``faster`` for Faster R-CNN."""
     found = _DETECTORS.search(text)
     return found and found[0].lower()
+
+
+def _kinds(name: str, figures: SettingFigures) -> tuple[str | None, ...]:
+    """The detectors of teacher and student, as the title calls them; where it does not, the setting's name."""
+    found = tuple(_detector(side) for side in re.split(r' to | → ', str(figures.pair.get('title') or '')))
+    return found[:2] if found[0] else (name,)
 
 
 def _heads_differ(name: str, pair: Mapping) -> bool:

@@ -922,6 +922,8 @@ def test_settings_with_few_methods_have_a_table_of_their_own(records):
     assert 'Other detectors' not in readme_section({'gfl': gfl}), 'alone it is the table'
     tuned = gfl + [r | dict(setting='gfl', pair=pair) for r in tuning('ld', x1=0.2, x5=0.1)]
     assert 'Other detectors' not in readme_section({'tiny': records, 'gfl': tuned})
+    same = [r | dict(pair=dict(r['pair'], title='GFL R50 to R18')) for r in records]
+    assert 'Other detectors' not in readme_section({'tiny': same, 'gfl': gfl}), 'they are no others'
 
 
 def test_readme_table_of_many_methods_leaves_out_what_is_not_clear():
