@@ -93,12 +93,11 @@ def trace(model: nn.Module) -> Iterator[Trace]:
 
 
 def _foldable(conv: nn.Conv2d, norm: _BatchNorm) -> bool:
-    """Whether the two are one affine map: plain forwards, plain weights, running statistics, nobody else's hooks."""
+    """Whether the two are one affine map: plain forwards, plain weights, running statistics."""
     plain = type(conv).forward in (nn.Conv2d.forward, Conv2d.forward)
     plain = plain and type(norm).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
-    hooks = any(module._forward_hooks or module._forward_pre_hooks for module in (conv, norm))
     own = 'weight' in conv._parameters and 'bias' in conv._parameters  # else a parametrisation makes it anew
-    return plain and own and not hooks and norm.running_mean is not None and len(norm.running_mean) == conv.out_channels
+    return plain and own and norm.running_mean is not None and len(norm.running_mean) == conv.out_channels
 
 
 def needs_nchw(model: nn.Module) -> list[str]:
@@ -129,7 +128,8 @@ def fold_batch_norms(
     kept, done = set(kept), []
     parents = {child: (parent, name) for parent in model.modules() for name, child in parent.named_children()}
     for conv, norm in pairs:
-        if conv in kept or norm in kept or norm not in parents:
+        hooked = any(module._forward_hooks or module._forward_pre_hooks for module in (conv, norm))
+        if conv in kept or norm in kept or norm not in parents or hooked:
             continue
         shift = conv.bias if conv.bias is not None else torch.zeros_like(norm.running_mean)
         scale = norm.weight if norm.weight is not None else torch.ones_like(norm.running_mean)

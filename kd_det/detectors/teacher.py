@@ -249,6 +249,10 @@ class Teacher:
     @contextlib.contextmanager
     def _whole(self, device: str) -> Iterator[None]:
         """The arithmetic of features and heads in one call of the network."""
+        if self._dtype(device) in (None, torch.float32):
+            with self._heads(device):
+                yield
+            return
         known = self.model.__dict__.get('extract_feat')
         inner = self.model.extract_feat
 
@@ -259,8 +263,7 @@ class Teacher:
 
         self.model.extract_feat = extract_feat
         try:
-            with self._heads(device):
-                yield
+            yield
         finally:
             del self.model.extract_feat
             if known is not None:
