@@ -27,17 +27,18 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 #: Of the losses alone: what is varied, and over which values.
 LOSS_SIZES, LOSS_BOXES, LOSS_INSTANCES, LOSS_BATCHES = (64, 128, 256), (5, 50, 200), (64, 128, 256), (1, 2, 4)
+PRECISIONS = ('auto', 'fp32', 'bf16', 'fp16')
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('configs', nargs='*', help='configs of a DistillDetector')
-    parser.add_argument('--setting', help='a setting of configs/bench: its pair and its methods')
+    parser.add_argument('--setting', help='a setting, a path or a name of configs/bench: its pair and methods')
     parser.add_argument('--methods', nargs='+', metavar='NAME', help='methods of the setting (default: all)')
     parser.add_argument('--losses', nargs='+', metavar='NAME', help="losses alone, by name, or 'all'")
-    parser.add_argument('--precisions', nargs='+', default=['auto'], help='of our teacher: auto, fp32, bf16, fp16')
+    parser.add_argument('--precisions', nargs='+', default=['auto'], choices=PRECISIONS, help='of our teacher')
     parser.add_argument(
-        '--size', type=int, nargs=2, default=(320, 320), metavar=('H', 'W'), help='of the images, pixels'
+        '--size', type=int, nargs=2, default=(320, 320), metavar=('H', 'W'), help='of the images of a step, pixels'
     )
     parser.add_argument('--batch', type=int, default=2, help='images per step')
     parser.add_argument('--boxes', type=int, default=7, help='ground-truth boxes per image')
@@ -49,7 +50,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument('--no-mmrazor', action='store_true', help="leave out mmrazor's steps")
     parser.add_argument('--no-memory', action='store_true', help='leave out the peak memory')
-    parser.add_argument('--channels', type=int, default=256, help='of the maps of losses alone')
+    parser.add_argument('--channels', type=int, default=256, help='of the maps of losses alone (default: %(default)s)')
     parser.add_argument('--limit-gib', type=float, default=4.0, help='plain formulas that hold more are not run')
     parser.add_argument('--out', type=Path, help='write the figures as JSON, after each part')
     parser.add_argument('--plot', type=Path, help='draw the steps')
@@ -62,6 +63,73 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument('--only', help=argparse.SUPPRESS)  # NUMBER:CALL, the memory of one call of one job
     return parser.parse_args(argv)
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raise a ConfigError for options that cannot work, before anything is built."""
+    from kd_det.errors import ConfigError
+
+    for name, least in dict(batch=1, boxes=0, rounds=1, warmup=0, channels=1).items():
+        if getattr(args, name) < least:
+            raise ConfigError(f'--{name}: found {getattr(args, name)}; expected {least} or more.')
+    if min(args.size) < 1:
+        raise ConfigError(f'--size: found {args.size[0]} {args.size[1]}; expected two numbers of pixels, 1 or more.')
+    if args.plot:
+        from matplotlib.backend_bases import FigureCanvasBase
+
+        known = FigureCanvasBase.get_supported_filetypes()
+        if args.plot.suffix[1:].lower() not in known:
+            raise ConfigError(f'--plot: found {str(args.plot)!r}; expected a file that ends in .{", .".join(known)}.')
+    if args.report:
+        others = [name for name in ('configs', 'setting', 'losses') if getattr(args, name)]
+        if others:
+            named = ', '.join(name if name == 'configs' else f'--{name}' for name in others)
+            raise ConfigError(f'--report: found with {named}; expected it without them, for it runs nothing.')
+        for path in args.report:
+            if not path.is_file():
+                raise ConfigError(f'--report: there is no file {str(path)!r}; expected JSON that --out wrote.')
+
+
+def setting_path(name: str) -> Path:
+    """The file of a setting: a path, or a name of configs/bench with or without .py.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    from kd_det.errors import ConfigError, did_you_mean
+
+    folder = ROOT / 'configs' / 'bench'
+    given = Path(name)
+    places = [given, folder / given] if given.name == name else [given]
+    for path in (Path(f'{place}{suffix}') for place in places for suffix in ('', '.py')):
+        if path.is_file():
+            return path
+    near = did_you_mean(given.stem, [path.stem for path in sorted(folder.glob('*.py'))])
+    raise ConfigError(f'--setting: found {name!r}; expected a file, or a name of configs/bench.{near}')
+
+
+def loss_names(given: list[str]) -> list[str]:
+    """Losses with a formula, by name; a class such as ``CWDLoss`` names one too.
+
+    Raises:
+        ConfigError: For a loss without a formula.
+    """
+    sys.path.insert(0, str(ROOT / 'tests'))
+    from reference_formulas import CASES
+
+    from kd_det.errors import ConfigError, did_you_mean
+
+    if given == ['all']:
+        return list(CASES)
+    known = {name.replace('_', ''): name for name in CASES}
+    names = []
+    for name in given:
+        key = name.rpartition('.')[2].lower().replace('_', '').removesuffix('loss')
+        if key not in known:
+            expected = f'expected {", ".join(CASES)}.{did_you_mean(key, CASES)}'
+            raise ConfigError(f'--losses: no formula for {name!r}; {expected}')
+        names.append(known[key])
+    return list(dict.fromkeys(names))
 
 
 def make_jobs(args: argparse.Namespace) -> list:
@@ -98,7 +166,7 @@ def make_jobs(args: argparse.Namespace) -> list:
     jobs = [job for name in args.configs for job in jobs_of_config(load_config(name, options), name)]
     if args.setting:
         methods = None if args.methods in (None, ['all']) else args.methods
-        setting = load_setting(args.setting)
+        setting = load_setting(setting_path(args.setting))
         jobs += jobs_of_setting(setting, methods)
         left_out = [name for name, method in setting.methods.items() if method.first_stage and methods is None]
         if left_out:
@@ -130,7 +198,13 @@ def time_job(job: Any, args: argparse.Namespace) -> dict[str, Any]:
     from kd_det.bench.speed import Steps, interleave, ratio, spread
 
     kinds = () if args.no_mmrazor or job.fragment not in razor.METHODS else razor.KINDS
+    if not kinds and not args.no_mmrazor:
+        print(f'mmrazor: no step for {job.name}')
     steps = Steps(job, args.data, args.precisions, kinds)
+    steps.try_mmrazor()
+    for name, reason in steps.failed.items():
+        print(f'{name}: left out for {job.name}, {reason}')
+    kinds = [kind for kind in kinds if f'mmrazor {kind}' in steps.calls]
     seconds = interleave(steps.calls, args.rounds, args.warmup, args.device)
     floor = (seconds['student'], seconds['extract_feat'])
     found: dict[str, Any] = dict(seconds={name: spread(times) for name, times in seconds.items()}, to_floor={})
@@ -198,27 +272,16 @@ def time_losses(args: argparse.Namespace, save: Any) -> dict[str, list[dict[str,
         Loss → its entries, one for each value of what is varied: the value, ``seconds`` of both, ``to_plain`` and
         ``to_first`` (the first value) as medians with quartiles, ``held_per_input`` and ``gib`` that both hold, and
         ``not_run`` if the plain formula was too large. The last entry varies nothing: its memory is counted alone.
-
-    Raises:
-        ConfigError: For a loss without a formula.
     """
     import torch
-
-    sys.path.insert(0, str(ROOT / 'tests'))
     from reference_formulas import CASES
 
     from kd_det.bench.speed import interleave, ratio, spread
-    from kd_det.errors import ConfigError, did_you_mean
 
-    names = list(CASES) if args.losses == ['all'] else args.losses
-    for name in names:
-        if name not in CASES:
-            expected = f'expected {", ".join(CASES)}.{did_you_mean(name, CASES)}'
-            raise ConfigError(f'--losses: no formula for {name!r}; {expected}')
     found: dict[str, list[dict[str, Any]]] = {}
     usual = dict(size=(64, 64), boxes=5, instances=128, batch=1)
     over = dict(size=[(n, n) for n in LOSS_SIZES], boxes=LOSS_BOXES, instances=LOSS_INSTANCES, batch=LOSS_BATCHES)
-    for name in names:
+    for name in args.losses:
         print(f'\n{name}')
         found[name] = []
         for key in CASES[name].scales:
@@ -251,13 +314,19 @@ def time_losses(args: argparse.Namespace, save: Any) -> dict[str, list[dict[str,
 
 
 def _memory(case: Any, given: dict[str, Any]) -> dict[str, Any]:
-    """What both ways hold beyond their inputs, counted on tensors without numbers."""
+    """What both ways hold beyond their inputs, counted on tensors without numbers where no number is asked for."""
     from reference_formulas.measure import fake, held, input_bytes
+    from torch._subclasses.fake_tensor import DataDependentOutputException
 
-    with fake(case.make(**given)) as shapes:
-        held_bytes = {side: held(call.step) for side, call in zip(('ours', 'plain'), shapes)}
-        per_input = {side: size / input_bytes(shapes.ours) for side, size in held_bytes.items()}
-    return dict(held_per_input=per_input, gib={side: size / 2**30 for side, size in held_bytes.items()})
+    held_bytes = {}
+    for side in ('ours', 'plain'):
+        try:
+            with fake(case.make(**given)) as shapes:
+                size, held_bytes[side] = input_bytes(shapes.ours), held(getattr(shapes, side).step)
+        except DataDependentOutputException:  # boxes that are painted one by one
+            held_bytes[side] = held(getattr(case.make(**given), side).step)
+    per_input = {side: found / size for side, found in held_bytes.items()}
+    return dict(held_per_input=per_input, gib={side: found / 2**30 for side, found in held_bytes.items()})
 
 
 def show_loss(key: str, entry: dict[str, Any]) -> None:
@@ -315,6 +384,7 @@ def report(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     args.argv = list(sys.argv[1:] if argv is None else argv)
+    check(args)
     if args.report:
         report(args)
         return
@@ -329,7 +399,8 @@ def main(argv: list[str] | None = None) -> None:
     args.device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
     dtype = dict(bf16=torch.bfloat16, fp16=torch.float16).get(args.autocast)
     jobs = make_jobs(args)
-    args.data = Batch(tuple(args.size), args.batch, args.boxes, args.device, dtype)
+    args.losses = loss_names(args.losses or [])
+    args.data = Batch(tuple(args.size), args.batch, args.boxes, args.device, dtype) if jobs else None
     if args.only:
         number, _, name = args.only.partition(':')
         kinds = [name.split()[1]] if name.startswith('mmrazor') else []
@@ -352,7 +423,12 @@ def main(argv: list[str] | None = None) -> None:
             args.out.write_text(json.dumps(result, indent=1) + '\n')
 
     where = f'{result["device"]}, {result["threads"]} threads, torch {torch.__version__}'
-    print(f'{args.batch} x 3 x {args.size[0]} x {args.size[1]}, {args.boxes} boxes an image; {where}')
+    if jobs:
+        print(f'{args.batch} x 3 x {args.size[0]} x {args.size[1]}, {args.boxes} boxes an image; {where}')
+    else:
+        swept = dict(size=LOSS_SIZES, boxes=LOSS_BOXES, instances=LOSS_INSTANCES, batch=LOSS_BATCHES)
+        values = ', '.join(f'{name} {"/".join(map(str, each))}' for name, each in swept.items())
+        print(f'Losses alone, {args.channels} channels, over {values} where it matters to them; {where}')
     for number, job in enumerate(jobs):
         found = result['steps'][job.name] = time_job(job, args)
         save()
