@@ -18,7 +18,7 @@ __all__ = ['KINDS', 'METHODS', 'razor_detector']
 #: How mmrazor runs the teacher: as deep as its neck, or whole, with its losses.
 KINDS = ('FpnTeacherDistill', 'SingleTeacherDistill')
 
-#: Levels of the neck by default, those of a RetinaNet.
+#: Levels of a neck whose config does not tell, those of a RetinaNet.
 _LEVELS = 5
 
 
@@ -83,11 +83,12 @@ def razor_detector(
     import_mmrazor()
     from mmrazor.registry import MODELS
 
+    outputs = min(network['neck'].get('num_outs', _LEVELS) for network in (student, teacher))
     losses, mappings, connectors = {}, {}, {}
     for name, term in terms.items():
         options = {key: value for key, value in term['loss'].items() if key != 'type'}
         weight = term.get('weight', 1.0) * options.get('loss_weight', 1.0)
-        for level in _levels(term['student']):
+        for level in _levels(term['student'], outputs):
             loss, *between = METHODS[method](weight, channels, options)
             key = f'loss_{name}_{level}'
             losses[key] = loss
@@ -109,12 +110,12 @@ def razor_detector(
     return MODELS.build(dict(type=kind, _scope_='mmrazor', architecture=student, teacher=teacher, distiller=distiller))
 
 
-def _levels(tap: Any) -> range:
-    """Which levels a tap of the neck reads."""
+def _levels(tap: Any, outputs: int) -> range:
+    """Which levels a tap of the neck reads, of a neck with some number of outputs."""
     found = re.fullmatch(r'neck(?:\[(\d*)(:?)(\d*)\])?', tap) if isinstance(tap, str) else None
     if not found:
         raise ConfigError(f'mmrazor: a term reads {tap!r}; expected levels of the neck, such as neck[0:4].')
     begin, colon, end = found.groups()
     if begin and not colon:
         return range(int(begin), int(begin) + 1)
-    return range(int(begin or 0), int(end or _LEVELS))
+    return range(outputs)[int(begin or 0) : int(end or outputs)]

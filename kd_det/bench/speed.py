@@ -141,6 +141,9 @@ class Steps:
     mmdet runs them, under ``no_grad``. ``teacher <precision>``: our teacher down to its taps. ``kd_det <precision>``:
     our whole step. ``mmrazor <kind>``: mmrazor's step for the same method and weights. No optimiser's step is in them.
 
+    mmrazor's steps that cannot be built are left out, with the reason in ``failed`` by name; so are those that cannot
+    be run, after :meth:`try_mmrazor`.
+
     Every term counts in full, whatever its schedule, and the teacher runs in every step: its cache is off.
 
     Args:
@@ -164,6 +167,7 @@ class Steps:
     ) -> None:
         self.job, self.batch = job, batch
         self.calls: dict[str, Callable[[], None]] = {}
+        self.failed: dict[str, str] = {}
         cfg = copy.deepcopy(job.model)
         without_pretrained(cfg)
         teachers = cfg['teacher']
@@ -194,9 +198,22 @@ class Steps:
                 self.calls[f'kd_det {name}'] = lambda model=model: self._step(model)
         for kind in kinds:
             if self._wanted(only, f'mmrazor {kind}'):
-                razor = self._razor(kind, cfg)
+                try:
+                    razor = self._razor(kind, cfg)
+                except Exception as error:  # of mmrazor's making or of our way to build it: ours are timed all the same
+                    self.failed[f'mmrazor {kind}'] = _reason(error)
+                    continue
                 self.calls[f'mmrazor {kind}'] = lambda razor=razor: self._step(razor)
         del self._weights
+
+    def try_mmrazor(self) -> None:
+        """Run each of mmrazor's steps once, and leave out those that fail."""
+        for name in [name for name in self.calls if name.startswith('mmrazor')]:
+            try:
+                self.calls[name]()
+            except Exception as error:
+                self.failed[name] = _reason(error)
+                del self.calls[name]
 
     @staticmethod
     def _wanted(only: str | None, *names: str) -> bool:
@@ -250,6 +267,11 @@ class Steps:
         with self.batch.context():
             model.teacher.observe(self.batch.inputs, self.batch.samples, taps)
         taps.clear()
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error's message, with its type."""
+    return f'{type(error).__name__}: {error}'.splitlines()[0]
 
 
 def _build(cfg: dict[str, Any]) -> nn.Module:

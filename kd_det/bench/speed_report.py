@@ -8,6 +8,9 @@ from typing import Any
 from kd_det.errors import ConfigError
 from kd_det.visualization import markdown_table
 
+#: What a result must have measured, at least, to be judged: batch of the steps, channels of losses alone, rounds.
+_BATCH, _CHANNELS, _ROUNDS = [2, 3, 320, 320], 256, 7
+
 __all__ = ['BARS', 'judge', 'peak_text', 'range_text', 'speed_section']
 
 _PRECISION = {
@@ -28,6 +31,12 @@ BARS: dict[str, Any] = dict(
     held=0.02,
     boxes=1.3,
     growth=1.1,
+)
+
+
+_MMRAZOR = (
+    "mmrazor's `SingleTeacherDistill` runs the teacher's whole forward in every step, head and losses included; its "
+    '`FpnTeacherDistill` runs backbone and neck alone, as `extract_feat` does.'
 )
 
 
@@ -112,7 +121,8 @@ def _sizes(entry: Mapping[str, Any]) -> str:
 def speed_section(results: Sequence[Mapping[str, Any]]) -> str:
     """All tables, with the command, versions and hardware of each result.
 
-    Results of one device and autocast share their tables. Those on a CPU are judged; steps under an autocast are not.
+    Results of one device and autocast share their tables. Judged are those on a CPU with 7 rounds or more: of steps
+    those on 2 images of 320×320 without an autocast, of losses alone those with 256 channels.
 
     Args:
         results: What the tool wrote, one or more.
@@ -127,11 +137,13 @@ def speed_section(results: Sequence[Mapping[str, Any]]) -> str:
     for (device, autocast), group in places.items():
         where = f': {device}' + (f', autocast {autocast}' if autocast else '') if len(places) > 1 else ''
         steps, losses = _merged(group, 'steps'), _merged(group, 'losses')
-        rows = list(judge({} if autocast else steps, losses)) if _on_cpu(group[0]) else []
+        rows = list(judge(*_judgeable(group)))
         if rows:
             parts += [f'### Against our own limits{where}', markdown_table(['ratio', 'at most', 'measured', ''], rows)]
         if steps:
             parts += [f'### Steps{where}', _steps_table(steps)]
+            if any(call.startswith('mmrazor') for job in steps.values() for call in job['seconds']):
+                parts.append(_MMRAZOR)
         if losses:
             parts += [f'### Losses alone{where}', _losses_table(losses)]
     parts.append('### What was measured\n\n' + '\n'.join(_provenance(result) for result in results))
@@ -152,6 +164,15 @@ def _merged(results: Sequence[Mapping[str, Any]], part: str) -> dict[str, Any]:
     return found
 
 
+def _judgeable(results: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Steps and losses alone that were measured as the limits are meant."""
+    results = [result for result in results if _on_cpu(result) and result['rounds'] >= _ROUNDS]
+    steps = [result for result in results if result['batch'] == _BATCH and not result['autocast']]
+    losses = _merged(results, 'losses')
+    losses = {name: entries for name, entries in losses.items() if all(e['channels'] == _CHANNELS for e in entries)}
+    return _merged(steps, 'steps'), losses
+
+
 def _on_cpu(result: Mapping[str, Any]) -> bool:
     """Whether it was measured on a CPU; older results tell by the name of their device alone."""
     gpu = any(word in result['device'] for word in ('NVIDIA', 'Tesla', 'GPU'))
@@ -160,14 +181,18 @@ def _on_cpu(result: Mapping[str, Any]) -> bool:
 
 def _steps_table(steps: Mapping[str, Any]) -> str:
     calls = list(dict.fromkeys(call for job in steps.values() for call in job['to_floor']))
-    measured = ('student', *calls)
-    header = ['method', 'L, ms', *(f'{call} / L' for call in calls), *(f'peak MiB: {call}' for call in measured)]
+    pairs = list(dict.fromkeys(pair for job in steps.values() for pair in job.get('to_mmrazor', {})))
+    measured = ('student', *calls) if any(job.get('peak_mib') for job in steps.values()) else ()
+    header = ['method', 'student, ms', 'extract_feat, ms', 'L, ms', *(f'{call} / L' for call in calls)]
+    header += ['kd_det {} / mmrazor {}'.format(*pair.split(' / ')) for pair in pairs]
+    header += [f'peak MiB: {call}' for call in measured]
     rows = []
     for name, job in steps.items():
-        floor = sum(job['seconds'][part]['median'] for part in ('student', 'extract_feat')) * 1e3
+        parts = [job['seconds'][part]['median'] * 1e3 for part in ('student', 'extract_feat')]
         ratios = [range_text(job['to_floor'][call]) if call in job['to_floor'] else '–' for call in calls]
+        ratios += [range_text(job['to_mmrazor'][pair]) if pair in job.get('to_mmrazor', {}) else '–' for pair in pairs]
         memory = [peak_text(job, call) or '–' for call in measured]
-        rows.append([name, f'{floor:.0f}', *ratios, *memory])
+        rows.append([name, *(f'{value:.0f}' for value in (*parts, sum(parts))), *ratios, *memory])
     return markdown_table(header, rows)
 
 

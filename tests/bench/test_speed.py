@@ -261,6 +261,7 @@ def test_the_tool_writes_what_it_measured(tmp_path, tool, capsys):
     assert result['batch'] == [1, 3, 64, 96] and result['versions']['torch'] == torch.__version__
     assert plot.stat().st_size > 1000
     printed = capsys.readouterr().out
+    assert 'mmrazor: no step for ' in printed
     assert f'{found["to_floor"]["kd_det fp32"]["median"]:.3f} (' in printed and 'x extract_feat' in printed
 
 
@@ -298,6 +299,8 @@ def test_losses_beside_their_formulas(tmp_path, tool, monkeypatch, capsys):
     out = tmp_path / 'x.json'
     few = ['--rounds', '2', '--warmup', '0', '--channels', '16', '--device', 'cpu', '--out', str(out)]
     tool['main'](['--losses', 'nst', 'sp', *few])
+    printed = capsys.readouterr().out
+    assert printed.startswith('Losses alone, 16 channels, over size 8/16,') and '320' not in printed
     losses = json.loads(out.read_text())['losses']
     assert [(e['varied'], e.get(e['varied'])) for e in losses['nst']] == [
         ('size', [8, 8]), ('size', [16, 16]), ('batch', 1), ('batch', 2), (None, None)
@@ -324,12 +327,65 @@ def test_losses_beside_their_formulas(tmp_path, tool, monkeypatch, capsys):
         (['x.py', '--cfg-options', 'a'], "--cfg-options: found 'a'; expected KEY=VALUE"),
         (['--losses', 'nst', '--autocast', 'bf16'], '--autocast: found with --losses'),
         (['--losses', 'nst', '--plot', 'x.png'], '--plot: nothing to draw'),
+        (['--batch', '0'], '--batch: found 0; expected 1 or more'),
+        (['--rounds', '0'], '--rounds: found 0; expected 1 or more'),
+        (['--boxes', '-1'], '--boxes: found -1; expected 0 or more'),
+        (['--size', '64', '0'], '--size: found 64 0; expected two numbers'),
+        (['x.py', '--plot', 'x.foo'], "--plot: found 'x.foo'; expected a file that ends in .*png"),
+        (['--report', 'none.json'], "--report: there is no file 'none.json'"),
+        (['x.py', '--losses', 'nst', '--report', 'none.json'], '--report: found with configs, --losses; expected'),
+        (['--setting', 'synthetic_retna'], "--setting: found 'synthetic_retna'; .*Nearest: 'synthetic_retina'"),
+        (['--losses', 'NTTLoss'], "--losses: no formula for 'NTTLoss'; .*Nearest: 'nst'"),
         (['--losses', 'ntt'], "--losses: no formula for 'ntt'; .*Nearest: 'nst'"),
     ],
 )
 def test_errors_of_the_command_line(tool, words, message):
     with pytest.raises(ConfigError, match=message):
         tool['main']([*words, '--device', 'cpu'])
+
+
+@pytest.mark.parametrize('name', ['synthetic_retina', 'synthetic_retina.py', SETTING])
+def test_a_setting_by_name(tool, name):
+    assert tool['setting_path'](name) == Path(SETTING)
+
+
+def test_losses_by_name(tool):
+    assert tool['loss_names'](['CWDLoss', 'kd_det.NSTLoss', 'RKD_angle', 'cwd']) == ['cwd', 'nst', 'rkd_angle']
+
+
+def test_a_precision_that_is_none(tool, capsys):
+    with pytest.raises(SystemExit):
+        tool['parse'](['x.py', '--precisions', 'fp8'])
+    assert 'invalid choice' in capsys.readouterr().err
+
+
+def test_mmrazor_reads_as_many_levels_as_there_are(data):
+    cfg = dict(
+        type='kd_det.DistillDetector', student=retina(), teacher=dict(config=retina(), checkpoint=None),
+        distill=dict(pkd=dict(student='neck', teacher='neck', loss=dict(type='kd_det.PKDLoss'))),
+    )  # fmt: skip
+    steps = Steps(Job('pkd', cfg, 'pkd'), data, ['fp32'])
+    steps.try_mmrazor()
+    assert steps.failed == {}
+    assert [call for call in steps.calls if call.startswith('mmrazor')] == [f'mmrazor {kind}' for kind in KINDS]
+
+
+@pytest.mark.parametrize('when', ['_razor', '_step'])
+def test_a_job_goes_on_without_mmrazor(tool, data, capsys, monkeypatch, when):
+    real = getattr(Steps, when)
+
+    def fail(self, given, *rest):
+        if when == '_razor' or hasattr(given, 'distiller'):
+            raise RuntimeError('no such thing\nat all')
+        return real(self, given, *rest)
+
+    monkeypatch.setattr(Steps, when, fail)
+    args = tool['parse'](['--rounds', '1', '--warmup', '0'])
+    args.data, args.device = data, 'cpu'
+    found = tool['time_job'](Job('cwd', model_of('cwd'), 'cwd'), args)
+    assert set(found['to_floor']) == {'kd_det auto'} and 'to_mmrazor' not in found
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == [f'mmrazor {kind}: left out for cwd, RuntimeError: no such thing' for kind in KINDS]
 
 
 def test_two_stage_detectors_are_timed_too(data):

@@ -127,8 +127,34 @@ def test_the_section_names_command_versions_and_hardware(steps, losses):
     text = speed_section([result])
     assert '`python tools/benchmark.py x.py`: batch 2×3×320×320, 7 boxes an image, autocast none; 9 rounds' in text
     assert 'A Processor, 2 threads; torch 2.13.0; 2026-01-02' in text
-    assert '| pkd | 1000 | 0.980 (0.970 to 0.990) | 1.000 (0.990 to 1.010) |' in text
-    assert '| mgd | 1000 | 1.090 (1.080 to 1.100) | – | – | – |' in text
+    assert '| pkd | 600 | 400 | 1000 | 0.980 (0.970 to 0.990) | 1.000 (0.990 to 1.010) |' in text
+    assert '| mgd | 600 | 400 | 1000 | 1.090 (1.080 to 1.100) | – | – | – |' in text
     assert '| nst | size 256×256 | 2.0 | the plain formula holds 9.0 GiB | 17.00 | 0.50 | 50.00 |' in text
     bare = speed_section([dict(result, steps={}, losses={})])
     assert bare.startswith('### What was measured') and 'boxes an image' not in bare
+
+
+def test_memory_that_nobody_measured_has_no_columns(steps):
+    assert 'peak MiB' not in speed_section([result_of(dict(mgd=steps['mgd']), {})])
+
+
+def test_ours_beside_both_ways_of_mmrazor(steps):
+    text = speed_section([result_of(steps, {})])
+    assert '| kd_det fp32 / mmrazor SingleTeacherDistill | kd_det fp32 / mmrazor FpnTeacherDistill |' in text
+    assert '| 0.900 (0.890 to 0.910) | 0.950 (0.940 to 0.960) |' in text
+    note = "runs the teacher's whole forward in every step, head and losses included"
+    assert note in text and note not in speed_section([result_of(dict(mgd=steps['mgd']), {})])
+
+
+@pytest.mark.parametrize('changes', [dict(batch=[1, 3, 320, 320]), dict(batch=[2, 3, 64, 64]), dict(rounds=6)])
+def test_steps_that_were_measured_otherwise_have_no_verdict(steps, changes):
+    text = speed_section([result_of(steps, {}, **changes)])
+    assert '### Steps\n' in text and 'limits' not in text
+
+
+def test_losses_that_were_measured_otherwise_have_no_verdict(losses):
+    for entry in losses['fgd']:
+        entry['channels'] = 16
+    text = speed_section([result_of({}, losses, batch=[1, 3, 64, 64])])
+    assert 'limits' in text and 'FGD alone' not in text
+    assert 'limits' not in speed_section([result_of({}, losses, rounds=2)])
