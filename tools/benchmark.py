@@ -372,9 +372,18 @@ def plot(result: dict[str, Any], path: Path) -> None:
 def report(args: argparse.Namespace) -> None:
     """Tables of results that are there, printed or written into docs/speed.md."""
     from kd_det.bench.speed_report import speed_section
+    from kd_det.errors import ConfigError
     from kd_det.visualization.marks import write_between_marks
 
-    text = speed_section([json.loads(path.read_text()) for path in args.report])
+    results = []
+    for path in args.report:
+        try:
+            results.append(json.loads(path.read_text()))
+        except ValueError:
+            results.append(None)
+        if not isinstance(results[-1], dict) or not {'steps', 'losses', 'batch'} <= results[-1].keys():
+            raise ConfigError(f'--report: {str(path)!r} holds no results of this tool; expected JSON that --out wrote.')
+    text = speed_section(results)
     if args.write_docs:
         write_between_marks(ROOT / 'docs' / 'speed.md', '<!-- speed:begin -->', '<!-- speed:end -->', text)
     else:
@@ -425,7 +434,7 @@ def main(argv: list[str] | None = None) -> None:
     where = f'{result["device"]}, {result["threads"]} threads, torch {torch.__version__}'
     if jobs:
         print(f'{args.batch} x 3 x {args.size[0]} x {args.size[1]}, {args.boxes} boxes an image; {where}')
-    else:
+    if args.losses:
         swept = dict(size=LOSS_SIZES, boxes=LOSS_BOXES, instances=LOSS_INSTANCES, batch=LOSS_BATCHES)
         values = ', '.join(f'{name} {"/".join(map(str, each))}' for name, each in swept.items())
         print(f'Losses alone, {args.channels} channels, over {values} where it matters to them; {where}')

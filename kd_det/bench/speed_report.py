@@ -192,7 +192,9 @@ def _steps_table(steps: Mapping[str, Any]) -> str:
         ratios = [range_text(job['to_floor'][call]) if call in job['to_floor'] else '–' for call in calls]
         ratios += [range_text(job['to_mmrazor'][pair]) if pair in job.get('to_mmrazor', {}) else '–' for pair in pairs]
         memory = [peak_text(job, call) or '–' for call in measured]
-        rows.append([name, *(f'{value:.0f}' for value in (*parts, sum(parts))), *ratios, *memory])
+        rows.append(
+            [name, *(f'{value:.{0 if value >= 100 else 1}f}' for value in (*parts, sum(parts))), *ratios, *memory]
+        )
     return markdown_table(header, rows)
 
 

@@ -388,6 +388,14 @@ def test_a_job_goes_on_without_mmrazor(tool, data, capsys, monkeypatch, when):
     assert printed == [f'mmrazor {kind}: left out for cwd, RuntimeError: no such thing' for kind in KINDS]
 
 
+@pytest.mark.parametrize('content', ['no JSON', '[]', '{"steps": {}}'])
+def test_a_report_of_another_file(tool, tmp_path, content):
+    path = tmp_path / 'x.json'
+    path.write_text(content)
+    with pytest.raises(ConfigError, match='--report: .*x.json.* holds no results of this tool'):
+        tool['main'](['--report', str(path)])
+
+
 def test_two_stage_detectors_are_timed_too(data):
     cfg = dict(
         type='kd_det.DistillDetector', student=faster(), teacher=dict(config=faster(), checkpoint=None),
