@@ -229,9 +229,14 @@ def _detector(text: str) -> str | None:
     return found and found[0].lower()
 
 
+def _in_title(pair: Mapping) -> tuple[str | None, ...]:
+    """The detectors that a pair's title names, teacher first."""
+    return tuple(_detector(side) for side in re.split(r' to | → ', str(pair.get('title') or '')))
+
+
 def _kinds(name: str, figures: SettingFigures) -> tuple[str | None, ...]:
     """The detectors of teacher and student, as the title calls them; where it does not, the setting's name."""
-    found = tuple(_detector(side) for side in re.split(r' to | → ', str(figures.pair.get('title') or '')))
+    found = _in_title(figures.pair)
     return found[:2] if found[0] else (name,)
 
 
@@ -240,9 +245,7 @@ def _heads_differ(name: str, pair: Mapping) -> bool:
     if 'hetero' in name:
         return True
     configs = [re.split(r'[/:]', str(pair.get(key) or ''))[-1] for key in ('teacher', 'student')]
-    title = re.split(r' to | → ', str(pair.get('title') or ''))
-    for sides in (configs, title):
-        known = [_detector(side) for side in sides]
+    for known in (tuple(_detector(side) for side in configs), _in_title(pair)):
         if len(known) == 2 and None not in known:
             return known[0] != known[1]
     return False
