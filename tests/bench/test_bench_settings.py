@@ -28,7 +28,10 @@ BCCD = [name for name in FILES if name.startswith('bccd_')]
 CARDS = [name for name in FILES if name.startswith('cards_')]
 SYNTHETIC = [name for name in FILES if name.startswith('synthetic_')]
 #: Pairs whose families differ: the levels that they share.
-SHARED_STRIDES = dict.fromkeys(('synthetic_hetero', 'bccd_hetero', 'cards_hetero', 'coco_faster_retina'), {8, 16, 32})
+SHARED_STRIDES = dict.fromkeys(
+    ('synthetic_hetero', 'bccd_hetero', 'cards_hetero', 'bccd_cpu_hetero', 'cards_cpu_hetero', 'coco_faster_retina'),
+    {8, 16, 32},
+)
 
 
 def header(name):

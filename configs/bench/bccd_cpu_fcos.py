@@ -1,0 +1,13 @@
+# FCOS R18 to an R18 of a quarter of its width on photographs of blood cells, at reduced size: for a CPU.
+# The set is expected in data/bccd (docs/real_data.md).
+bench = dict(
+    title='FCOS R18 to narrow R18',
+    teacher='./real_cpu/bccd_fcos_r18.py',
+    student='./real_cpu/bccd_fcos_r18_narrow.py',
+    methods=dict(
+        crosskd=dict(fragment='crosskd_fcos', change=dict(adapter=dict(idx=1))),  # towers of two convolutions
+        fgd=dict(fragment='fgd_anchor_free'), pkd={},
+    ),
+    seeds=[0, 1, 2, 3],
+    tune=dict(factors=[0.2, 1.0, 5.0, 25.0], length=0.5, holdout=0.2, seed=1000),
+)  # fmt: skip

@@ -1,0 +1,10 @@
+# Faster R-CNN R18 to a RetinaNet on a narrow R18 on photographs of playing cards, at reduced size: for a CPU.
+# The set is expected in data/cards (docs/real_data.md).
+bench = dict(
+    title='Faster R-CNN R18 to RetinaNet narrow R18',
+    teacher='./real_cpu/cards_faster_r18.py',
+    student='./real_cpu/cards_retina_r18_narrow.py',
+    methods={name: dict(change=dict(student='neck[0:3]', teacher='neck[1:4]')) for name in ('cwd', 'fgd', 'pkd')},
+    seeds=[0, 1, 2, 3],
+    tune=dict(factors=[0.2, 1.0, 5.0, 25.0], length=0.5, holdout=0.2, seed=1000),
+)

@@ -1,0 +1,2 @@
+# Faster R-CNN R18 on bccd: a teacher of the benchmark for a CPU.
+_base_ = ['./models/faster_r18.py', './bccd_teacher.py']

@@ -1,0 +1,2 @@
+# FCOS on a narrow R18 on bccd: a student of the benchmark for a CPU.
+_base_ = ['./models/fcos_r18_narrow.py', './bccd_student.py']

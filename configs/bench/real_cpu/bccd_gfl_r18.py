@@ -1,0 +1,2 @@
+# GFL R18 on bccd: a teacher of the benchmark for a CPU.
+_base_ = ['./models/gfl_r18.py', './bccd_teacher.py']

@@ -1,0 +1,2 @@
+# GFL on a narrow R18 on bccd: a student of the benchmark for a CPU.
+_base_ = ['./models/gfl_r18_narrow.py', './bccd_student.py']

@@ -1,0 +1,2 @@
+# RetinaNet R18 on bccd: a teacher of the benchmark for a CPU.
+_base_ = ['./models/retina_r18.py', './bccd_teacher.py']

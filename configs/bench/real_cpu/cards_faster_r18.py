@@ -1,0 +1,3 @@
+# Faster R-CNN R18 on cards: a teacher of the benchmark for a CPU.
+_base_ = ['./models/faster_r18.py', './cards_teacher.py']
+model = dict(roi_head=dict(bbox_head=dict(num_classes=6)))

@@ -1,0 +1,3 @@
+# FCOS R18 on cards: a teacher of the benchmark for a CPU.
+_base_ = ['./models/fcos_r18.py', './cards_teacher.py']
+model = dict(bbox_head=dict(num_classes=6))

@@ -1,0 +1,3 @@
+# FCOS on a narrow R18 on cards: a student of the benchmark for a CPU.
+_base_ = ['./models/fcos_r18_narrow.py', './cards_student.py']
+model = dict(bbox_head=dict(num_classes=6))

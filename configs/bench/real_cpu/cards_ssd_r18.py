@@ -1,0 +1,3 @@
+# SSD R18 on cards: a teacher of the benchmark for a CPU.
+_base_ = ['./models/ssd_r18.py', './cards_teacher.py']
+model = dict(bbox_head=dict(num_classes=6))

@@ -1,0 +1,3 @@
+# The student of gfl_r18.py: an R18 of an eighth of its width.
+_base_ = './gfl_r18.py'
+model = dict(backbone=dict(base_channels=8), neck=dict(in_channels=[8, 16, 32, 64]))
