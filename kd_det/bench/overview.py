@@ -32,7 +32,7 @@ def _compared(figures: SettingFigures) -> dict[str, tuple[MethodRow, Column]]:
 def _split(settings: Mapping[str, SettingFigures]) -> tuple[dict[str, SettingFigures], dict[str, SettingFigures]]:
     """The settings to compare methods on, and the small ones, which show that a few methods work elsewhere, too.
 
-    Small is one of another detector without any tuning, with less than half as many methods as the largest.
+    Small is one of other networks without any tuning, with less than half as many methods as the largest.
     """
     most = max((len(_compared(figures)) for figures in settings.values()), default=0)
     few = {
@@ -40,8 +40,8 @@ def _split(settings: Mapping[str, SettingFigures]) -> tuple[dict[str, SettingFig
         for name, figures in settings.items()
         if 2 * len(_compared(figures)) < most and not any(row.holdout for row in figures.rows)
     }
-    known = {_kinds(name, figures) for name, figures in settings.items() if name not in few}
-    small = {name: figures for name, figures in few.items() if _kinds(name, figures) not in known}
+    known = {_networks(name, figures) for name, figures in settings.items() if name not in few}
+    small = {name: figures for name, figures in few.items() if _networks(name, figures) not in known}
     return {name: figures for name, figures in settings.items() if name not in small}, small
 
 
@@ -185,7 +185,7 @@ def _small_table(settings: Mapping[str, SettingFigures]) -> list[str]:
         return []
     table = markdown_table(['', 'teacher', 'plain student', 'method', 'minus plain', 'gap closed'], rows)
     mark = '; †: the weight of this repository’s fragment' if ours else ''
-    return [f'**Other detectors, published weights** (95 % intervals{mark}):', table]
+    return [f'**Other pairs, published weights** (95 % intervals{mark}):', table]
 
 
 def _cell(column: Column | None, figures: SettingFigures) -> str:
@@ -234,10 +234,9 @@ def _in_title(pair: Mapping) -> tuple[str | None, ...]:
     return tuple(_detector(side) for side in re.split(r' to | → ', str(pair.get('title') or '')))
 
 
-def _kinds(name: str, figures: SettingFigures) -> tuple[str | None, ...]:
-    """The detectors of teacher and student, as the title calls them; where it does not, the setting's name."""
-    found = _in_title(figures.pair)
-    return found[:2] if found[0] else (name,)
+def _networks(name: str, figures: SettingFigures) -> str:
+    """The networks of teacher and student, as the title calls them; where there is none, the setting's name."""
+    return str(figures.pair.get('title') or name)
 
 
 def _heads_differ(name: str, pair: Mapping) -> bool:
@@ -301,7 +300,7 @@ def choice_section(records_by_setting: Records) -> str:
     if any(figures.basis == 'tuned' for figures in settings.values()):
         lines += _answer('**If you cannot tune the weight:**', settings, _Question(untuned=True), total, named)
     elsewhere = {name: figures for name, figures in small.items() if name not in differing}
-    lines += _answer('**On other detectors:**', elsewhere, _Question(), total, named)
+    lines += _answer('**On other pairs:**', elsewhere, _Question(), total, named)
     later = {name: settings[name] for name in _gains(settings, 'plain_longer') if name not in leading}
     if later:
         lines.append(f'**Without a teacher**, more steps alone give {_longer(later, total)}')

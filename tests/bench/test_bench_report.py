@@ -913,17 +913,17 @@ def test_settings_with_few_methods_have_a_table_of_their_own(records):
     gfl = base() + runs('ld/x1', (0.02, 0.03, 0.04)) + [record('plain_longer/seed0', 0.5, steps=200)]
     gfl = [r | dict(setting='gfl', pair=pair) for r in gfl]
     text = readme_section({'tiny': records, 'gfl': gfl})
-    main, small = text.split('**Other detectors, published weights**')
+    main, small = text.split('**Other pairs, published weights**')
     assert row_of(main, ' ')[1:] == ['R18 to R8, dots; tuned'] and 'LD' not in main
     assert row_of(small, 'GFL')[1:] == ['52.0', '42.0 ± 2.0', 'LD', '+3.0 [+0.5, +5.5]', '30 %']
     assert 'LD: +3.0 [+0.5, +5.5] on `gfl` (published weights,' in sentence(
-        choice_section({'tiny': records, 'gfl': gfl}), 'On other detectors'
+        choice_section({'tiny': records, 'gfl': gfl}), 'On other pairs'
     )
-    assert 'Other detectors' not in readme_section({'gfl': gfl}), 'alone it is the table'
+    assert 'Other pairs' not in readme_section({'gfl': gfl}), 'alone it is the table'
     tuned = gfl + [r | dict(setting='gfl', pair=pair) for r in tuning('ld', x1=0.2, x5=0.1)]
-    assert 'Other detectors' not in readme_section({'tiny': records, 'gfl': tuned})
-    same = [r | dict(pair=dict(r['pair'], title='GFL R50 to R18')) for r in records]
-    assert 'Other detectors' not in readme_section({'tiny': same, 'gfl': gfl}), 'they are no others'
+    assert 'Other pairs' not in readme_section({'tiny': records, 'gfl': tuned})
+    same = [r | dict(pair=dict(r['pair'], title='GFL R18 to R8')) for r in records]
+    assert 'Other pairs' not in readme_section({'tiny': same, 'gfl': gfl}), 'they are no others'
 
 
 def test_readme_table_of_many_methods_leaves_out_what_is_not_clear():
