@@ -1,7 +1,7 @@
-# Data and schedule of the teachers on cards for a CPU: images of 224 x 168 px, where a card is about 45 x 60 px.
+# Data and schedule of the teachers on cards for a CPU: images of 192 x 144 px, where a card is about 38 x 50 px.
 _base_ = '../real/cards_teacher.py'
 
-image_scale = (224, 168)
+image_scale = (192, 144)
 train_pipeline = [
     dict(type='kd_det.LoadImageOnce'),
     dict(type='LoadAnnotations', with_bbox=True),
