@@ -244,10 +244,8 @@ class Steps:
 
     def _razor(self, kind: str, cfg: dict[str, Any]) -> nn.Module:
         student, teacher = cfg['student'], _model_config(cfg['teacher']['config'], 'model.teacher.config').to_dict()
-        channels = tuple(network['neck']['out_channels'] for network in (student, teacher))
         torch.manual_seed(0)
-        terms = cfg['distill']
-        model = self._placed(razor_detector(kind, self.job.fragment, student, teacher, terms, channels))
+        model = self._placed(razor_detector(kind, student, teacher, cfg['distill']))
         self._share(model.architecture, model.teacher)
         return model
 
