@@ -52,9 +52,6 @@ __all__ = ['KINDS', 'METHODS', 'Margin', 'PositionSum', 'Rows', 'razor_detector'
 #: How mmrazor runs the teacher: as deep as its neck, or whole, with its losses.
 KINDS = ('FpnTeacherDistill', 'SingleTeacherDistill')
 
-#: Levels of a neck whose config does not tell, those of a RetinaNet.
-_LEVELS = 5
-
 #: More samplings than a step has: of each image, by the RPN and by the second stage.
 _SAMPLINGS = 10**6
 
@@ -398,7 +395,7 @@ def razor_detector(kind: str, student: dict[str, Any], teacher: dict[str, Any], 
     model = MODELS.build(cfg)
     for network, recorders in ((model.student, student_recorders), (model.teacher, teacher_recorders)):
         for recorder in recorders.values():
-            if recorder['type'] == 'ModuleInputs':  # mmrazor means to do it for all, and misses them with torch >= 2.5
+            if recorder['type'] == 'ModuleInputs':  # mmrazor means to do so everywhere, and finds none in a plain dict
                 network.get_submodule(recorder['source']).inplace = False
     for connector in model.distiller.connectors.modules():
         if isinstance(connector, Margin):
@@ -408,6 +405,10 @@ def razor_detector(kind: str, student: dict[str, Any], teacher: dict[str, Any], 
 
 def _loss_name(term: dict[str, Any]) -> str:
     return str(term['loss']['type']).split('.')[-1]
+
+
+def _adapter_name(term: dict[str, Any]) -> str:
+    return str((term.get('adapter') or dict(type='Align'))['type']).split('.')[-1]
 
 
 def _check_term(name: str, term: dict[str, Any], kind: str) -> None:
@@ -435,13 +436,14 @@ def _check_term(name: str, term: dict[str, Any], kind: str) -> None:
             raise ConfigError(f'{where}: it has nothing for {option}={value!r} of {loss}.')
     if term.get('inputs'):
         raise ConfigError(f'{where}: found inputs={term["inputs"]!r}; expected none.')
-    adapter = term.get('adapter') or dict(type='kd_det.Align')
-    adapter_name, options = str(adapter['type']).split('.')[-1], {k: v for k, v in adapter.items() if k != 'type'}
+    adapter = term.get('adapter') or {}
+    options = {key: value for key, value in adapter.items() if key != 'type'}
     good = dict(
         maps=dict(Align=dict(norm=_EITHER), **(dict(TeacherNorms={}) if loss == 'OFDLoss' else {})),
         rows=dict(DenseRows=dict(select=('assigned',), normalize=(None, 'positives')), RoIRows={}),
     )[method.reads]
-    if adapter_name not in good or any(v not in good[adapter_name].get(k, ()) for k, v in options.items()):
+    choices = good.get(_adapter_name(term))
+    if choices is None or any(value not in choices.get(key, ()) for key, value in options.items()):
         raise ConfigError(
             f'{where}: it has nothing that does the work of adapter={adapter!r} for {loss}; expected '
             f'{" or ".join(good)} as in configs/_base_/distill.'
@@ -462,15 +464,14 @@ def _pairs(name: str, term: dict[str, Any], student: dict[str, Any], teacher: di
     for side, network in (('student', student), ('teacher', teacher)):
         taps = term[side] if isinstance(term[side], (list, tuple)) else [term[side]]
         taps = [Tap.parse(tap, f'distill.{name}.{side}') for tap in taps]
-        norms = 'TeacherNorms' in str(term.get('adapter')) and side == 'teacher'
-        found = [_scores(taps)] if reads == 'rows' else [p for tap in taps for p in _maps(tap, network, norms)]
-        sides.append(found)
+        norms = _adapter_name(term) == 'TeacherNorms'
+        sides.append([_scores(taps)] if reads == 'rows' else [p for tap in taps for p in _maps(tap, network, norms)])
     if len(sides[0]) != len(sides[1]):
         raise ConfigError(f'mmrazor: distill.{name}: found {len(sides[0])} and {len(sides[1])} levels.')
     if reads == 'rows':
         head = _head(term, student)
-        rows = dict(head=None if 'RoIRows' in str(term['adapter']) else _owner(head).__name__)
-        rows['classes'] = head['num_classes']
+        rows = dict(head=None if _adapter_name(term) == 'RoIRows' else _owner(head).__name__)
+        rows['classes'] = head.get('num_classes', 80)  # mmdet's default, where it has one
         anchors = [network.get('rpn_head', {}).get('anchor_generator') for network in (student, teacher)]
         if rows['head'] is None and anchors[0] != anchors[1]:
             raise ConfigError(
@@ -499,7 +500,7 @@ def _maps(tap: Tap, network: dict[str, Any], with_norm: bool) -> list[_Place]:
         neck = network.get('neck') or {}
         if not isinstance(neck, dict) or not isinstance(neck.get('out_channels'), int):
             raise ConfigError(f'mmrazor: found a neck without a single out_channels: {neck!r}.')
-        levels: Sequence[int] = range(neck.get('num_outs', _LEVELS))
+        levels: Sequence[int] = range(neck.get('num_outs') or len(neck['in_channels']))
         for index in tap.index:
             levels = levels[index] if isinstance(index, slice) else [levels[index]]
         recorder = dict(type='ModuleOutputs', source='neck')
@@ -507,7 +508,13 @@ def _maps(tap: Tap, network: dict[str, Any], with_norm: bool) -> list[_Place]:
     backbone = network.get('backbone') or {}
     cls = MMDET.get(backbone.get('type', ''))
     stage = tap.path.removeprefix('backbone.layer')
-    if tap.kind == 'pre' and not tap.owner and not tap.index and stage in '1234' and hasattr(cls, 'arch_settings'):
+    if (
+        tap.kind == 'pre'
+        and not tap.owner
+        and not tap.index
+        and stage in ('1', '2', '3', '4')
+        and hasattr(cls, 'arch_settings')
+    ):
         block, blocks = cls.arch_settings[backbone['depth']]
         width = backbone.get('base_channels', 64) * 2 ** (int(stage) - 1) * block.expansion
         last = f'{tap.path}.{blocks[int(stage) - 1] - 1}'
@@ -526,15 +533,7 @@ def _scores(taps: list[Tap]) -> _Place:
         ConfigError: If the tap reads anything else.
     """
     tap = taps[0]
-    if (
-        len(taps) > 1
-        or tap.owner
-        or (tap.path, tap.kind, tap.index)
-        not in (
-            ('bbox_head', 'output', (0,)),
-            ('roi_head.bbox_head', 'output', (0,)),
-        )
-    ):
+    if len(taps) > 1 or tap.text not in ('bbox_head[0]', 'roi_head.bbox_head[0]'):
         raise ConfigError(f'mmrazor: a term reads {tap.text!r}; expected bbox_head[0] or roi_head.bbox_head[0].')
     return _Place(dict(type='ModuleOutputs', source=tap.path), dict(data_idx=0))
 

@@ -42,7 +42,7 @@ class Job:
     Attributes:
         name: Of the method or the config.
         model: Config of the DistillDetector, teacher included.
-        fragment: The method's fragment, by which mmrazor's loss is found; empty for a whole config.
+        fragment: The method's fragment; empty for a whole config.
     """
 
     name: str
