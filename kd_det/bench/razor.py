@@ -438,8 +438,9 @@ def _check_term(name: str, term: dict[str, Any], kind: str) -> None:
         raise ConfigError(f'{where}: found inputs={term["inputs"]!r}; expected none.')
     adapter = term.get('adapter') or {}
     options = {key: value for key, value in adapter.items() if key != 'type'}
+    norm = _EITHER if loss in ('ATLoss', 'CWDLoss', 'PKDLoss') else (False,)  # the others' own layers come after it
     good = dict(
-        maps=dict(Align=dict(norm=_EITHER), **(dict(TeacherNorms={}) if loss == 'OFDLoss' else {})),
+        maps=dict(Align=dict(norm=norm), **(dict(TeacherNorms={}) if loss == 'OFDLoss' else {})),
         rows=dict(DenseRows=dict(select=('assigned',), normalize=(None, 'positives')), RoIRows={}),
     )[method.reads]
     choices = good.get(_adapter_name(term))
@@ -497,14 +498,17 @@ def _maps(tap: Tap, network: dict[str, Any], with_norm: bool) -> list[_Place]:
         ConfigError: If it reads anything but levels of the neck, or a stage of a ResNet before its last activation.
     """
     if tap.path == 'neck' and tap.kind == 'output' and not tap.owner and len(tap.index) < 2:
-        neck = network.get('neck') or {}
-        if not isinstance(neck, dict) or not isinstance(neck.get('out_channels'), int):
-            raise ConfigError(f'mmrazor: found a neck without a single out_channels: {neck!r}.')
-        levels: Sequence[int] = range(neck.get('num_outs') or len(neck['in_channels']))
+        neck = network.get('neck')
+        if not isinstance(neck, dict) or not neck.get('out_channels'):
+            raise ConfigError(f'mmrazor: a term reads {tap.text!r}; expected a neck with out_channels, found {neck!r}.')
+        widths = neck['out_channels']  # of a neck like SSD's one for each level
+        if isinstance(widths, int):
+            widths = [widths] * (neck.get('num_outs') or len(neck['in_channels']))
+        levels: Sequence[int] = range(len(widths))
         for index in tap.index:
             levels = levels[index] if isinstance(index, slice) else [levels[index]]
         recorder = dict(type='ModuleOutputs', source='neck')
-        return [_Place(recorder, dict(data_idx=level), neck['out_channels']) for level in levels]
+        return [_Place(recorder, dict(data_idx=level), widths[level]) for level in levels]
     backbone = network.get('backbone') or {}
     cls = MMDET.get(backbone.get('type', ''))
     stage = tap.path.removeprefix('backbone.layer')

@@ -8,7 +8,7 @@ from test_speed import SIZE, wide
 from tiny_models import atss, backbone, faster, fcos, fpn, gfl, retina, ssd
 from torch import Tensor
 
-from kd_det.bench.razor import KINDS, razor_detector
+from kd_det.bench.razor import KINDS, _pairs, razor_detector
 from kd_det.bench.setting import make_method
 from kd_det.bench.speed import Batch, Job, Steps
 from kd_det.detectors.inference import relative_error
@@ -137,6 +137,15 @@ def test_maps_of_another_width(name, data):
     same_work(terms_of(name), narrow(), wide(), data)
 
 
+def test_a_neck_of_several_widths():
+    """As many levels as it has widths, each with its own."""
+    necks = [dict(type='SSDNeck', in_channels=(16, 32), out_channels=widths) for widths in ((16, 32, 8), (16, 24, 8))]
+    student, teacher = (dict(neck=neck) for neck in necks)
+    pairs = _pairs('at', make_method('cwd').distill()['cwd'], student, teacher)
+    assert [(pair.student.width, pair.teacher.width) for pair in pairs] == [(16, 16), (32, 24), (8, 8)]
+    assert [len(pair.convolution()) for pair in pairs] == [0, 1, 0]
+
+
 @pytest.mark.parametrize('name', ['kd', 'dkd', 'dist'])
 def test_rows_of_a_dense_head(name, data):
     terms = make_method(name).distill()
@@ -181,6 +190,7 @@ def test_mmrazors_dist_takes_a_soft_max_where_ours_takes_a_sigmoid(data):
             dict(adapter=dict(type='kd_det.Instances')),
             'adapter=.* for CWDLoss; expected Align',
         ),
+        ('mgd', dict(adapter=dict(type='kd_det.Align', norm=True)), 'adapter=.* for MGDLoss; expected Align'),
         ('ofd', dict(adapter=dict(type='kd_det.Align')), 'OFDLoss without .*TeacherNorms.* measures its margins'),
         ('cwd', dict(student='bbox_head[0]'), r"a term reads 'bbox_head\[0\]'; expected levels of the neck"),
         ('cwd', dict(teacher='big:neck'), "a term reads 'big:neck'; expected levels of the neck"),
@@ -205,7 +215,7 @@ def test_networks_that_do_not_fit_are_an_error():
     other['rpn_head']['anchor_generator']['ratios'] = [1.0]
     with pytest.raises(ConfigError, match='have other anchors; expected the same'):
         razor_detector(KINDS[1], faster(), other, make_method('kd_two_stage').distill())
-    with pytest.raises(ConfigError, match='found a neck without a single out_channels: {}'):
+    with pytest.raises(ConfigError, match='expected a neck with out_channels, found None'):
         razor_detector(KINDS[0], dict(wide(), neck=None), wide(), make_method('cwd').distill())
 
 
