@@ -197,9 +197,7 @@ def time_job(job: Any, args: argparse.Namespace) -> dict[str, Any]:
     from kd_det.bench import razor
     from kd_det.bench.speed import Steps, interleave, ratio, spread
 
-    kinds = () if args.no_mmrazor or job.fragment not in razor.METHODS else razor.KINDS
-    if not kinds and not args.no_mmrazor:
-        print(f'mmrazor: no step for {job.name}')
+    kinds = () if args.no_mmrazor else razor.KINDS
     steps = Steps(job, args.data, args.precisions, kinds)
     steps.try_mmrazor()
     for name, reason in steps.failed.items():

@@ -42,7 +42,7 @@ class Job:
     Attributes:
         name: Of the method or the config.
         model: Config of the DistillDetector, teacher included.
-        fragment: The method's fragment, by which mmrazor's loss is found; empty for a whole config.
+        fragment: The method's fragment; empty for a whole config.
     """
 
     name: str
@@ -244,10 +244,8 @@ class Steps:
 
     def _razor(self, kind: str, cfg: dict[str, Any]) -> nn.Module:
         student, teacher = cfg['student'], _model_config(cfg['teacher']['config'], 'model.teacher.config').to_dict()
-        channels = tuple(network['neck']['out_channels'] for network in (student, teacher))
         torch.manual_seed(0)
-        terms = cfg['distill']
-        model = self._placed(razor_detector(kind, self.job.fragment, student, teacher, terms, channels))
+        model = self._placed(razor_detector(kind, student, teacher, cfg['distill']))
         self._share(model.architecture, model.teacher)
         return model
 
