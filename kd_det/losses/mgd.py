@@ -10,6 +10,7 @@ from kd_det.registry import MODELS
 
 from ._functional import check_maps, full_precision, shape_of
 from ._fused import squared_error
+from ._generation import generation_error, works_in_blocks
 
 
 @MODELS.register_module()
@@ -91,8 +92,12 @@ class MGDLoss(nn.Module):
         check_maps('MGDLoss', student, teacher, self.student_channels, self.teacher_channels)
         if self.align is not None:
             student = self.align(student)
-        generated = self.generation(student * self.mask(teacher, uniform))
-        return self.loss_weight * self.alpha_mgd * squared_error(generated, teacher).sum() / teacher.shape[0]
+        mask = self.mask(teacher, uniform)
+        if works_in_blocks(self.generation, student):
+            error = generation_error(self.generation, student, mask, teacher)
+        else:
+            error = squared_error(self.generation(student * mask), teacher).sum()
+        return self.loss_weight * self.alpha_mgd * error / teacher.shape[0]
 
     def mask(self, maps: Tensor, uniform: Tensor | None = None) -> Tensor:
         """What is kept (1) and erased (0) of a map of shape (B, C, H, W); the shape is that of ``uniform``."""
