@@ -29,8 +29,8 @@ class MGDLoss(nn.Module):
     Reference: Yang et al., "Masked Generative Distillation", ECCV 2022, arXiv 2205.01529.
 
     Extra memory: three maps of B x teacher_channels x H x W for the backward pass (masked input, hidden layer,
-    what is generated). On a CPU, maps above 32 MiB are worked on in blocks of rows, their gradients in the forward pass;
-    then it is the student's gradient, twice, and some blocks.
+    what is generated). On a CPU, maps above 32 MiB are worked on in blocks of rows, with their gradients in the forward
+    pass; then it is the student's gradient, twice, and some blocks.
 
     Shape:
         - student: (B, student_channels, H, W)
