@@ -6,9 +6,11 @@ import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from mmcv.cnn.bricks.wrappers import Conv2d
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -17,12 +19,15 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 __all__ = [
     'PRECISIONS',
     'Trace',
+    'can_pack',
     'fold_batch_norms',
     'needs_nchw',
+    'pack_convolutions',
     'relative_error',
     'to_plain',
     'trace',
     'unfold',
+    'unpack',
     'widened',
 ]
 
@@ -94,10 +99,14 @@ def trace(model: nn.Module) -> Iterator[Trace]:
 
 def _foldable(conv: nn.Conv2d, norm: _BatchNorm) -> bool:
     """Whether the two are one affine map: plain forwards, plain weights, running statistics."""
-    plain = type(conv).forward in (nn.Conv2d.forward, Conv2d.forward)
-    plain = plain and type(norm).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
-    own = 'weight' in conv._parameters and 'bias' in conv._parameters  # else a parametrisation makes it anew
-    return plain and own and norm.running_mean is not None and len(norm.running_mean) == conv.out_channels
+    plain = _is_plain(conv) and type(norm).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
+    return plain and norm.running_mean is not None and len(norm.running_mean) == conv.out_channels
+
+
+def _is_plain(conv: nn.Conv2d) -> bool:
+    """Whether its forward is a convolution with weights of its own, which no parametrisation makes anew."""
+    own = 'weight' in conv._parameters and 'bias' in conv._parameters
+    return own and type(conv).forward in (nn.Conv2d.forward, Conv2d.forward) and 'forward' not in conv.__dict__
 
 
 def needs_nchw(model: nn.Module) -> list[str]:
@@ -151,6 +160,55 @@ def unfold(done: Iterable[tuple]) -> None:
     for conv, weight, bias, parent, name, norm in done:
         conv.weight, conv.bias = weight, bias
         parent._modules[name] = norm
+
+
+def can_pack(like: Tensor) -> bool:
+    """Whether :func:`pack_convolutions` works where this tensor lies."""
+    here = like.device.type == 'cpu' and like.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+    return here and all(
+        hasattr(torch.ops.mkldnn, f'_{name}') for name in ('reorder_convolution_weight', 'convolution_pointwise')
+    )
+
+
+def pack_convolutions(model: nn.Module) -> list[nn.Conv2d]:
+    """From their next forward on, convolutions keep their weights in the order in which oneDNN multiplies them.
+
+    Else it brings them into that order in each call, a third of the time of a ResNet's forward on a CPU. The packed
+    weights take the place of the others, so that no memory is added; ``weight.to_dense()`` has the same numbers.
+
+    Args:
+        model: A frozen float32 model.
+
+    Returns:
+        What was changed, for :func:`unpack`.
+    """
+    convs = [m for m in model.modules() if isinstance(m, nn.Conv2d) and _is_plain(m) and m.padding_mode == 'zeros']
+    convs = [conv for conv in convs if not isinstance(conv.padding, str)]
+    for conv in convs:
+        conv.forward = partial(_packed_forward, conv)
+    return convs
+
+
+def unpack(convs: Iterable[nn.Conv2d]) -> None:
+    """Undo :func:`pack_convolutions`."""
+    for conv in convs:
+        del conv.forward
+        if conv.weight.is_mkldnn:
+            dense = conv.weight.to_dense().contiguous(memory_format=torch.channels_last)
+            conv.weight = nn.Parameter(dense, requires_grad=False)
+
+
+def _packed_forward(conv: nn.Conv2d, maps: Tensor) -> Tensor:
+    how = conv.padding, conv.stride, conv.dilation, conv.groups
+    graph = torch.is_grad_enabled() and maps.requires_grad
+    if graph or maps.dtype != torch.float32 or not maps.numel() or torch.is_autocast_enabled('cpu'):
+        weight = conv.weight.to_dense() if conv.weight.is_mkldnn else conv.weight
+        return F.conv2d(maps, weight, conv.bias, conv.stride, *how[:1], *how[2:])
+    if not conv.weight.is_mkldnn:
+        with torch.inference_mode(False):
+            packed = torch.ops.mkldnn._reorder_convolution_weight(conv.weight, *how, list(maps.shape))
+            conv.weight = nn.Parameter(packed, requires_grad=False)
+    return torch.ops.mkldnn._convolution_pointwise(maps, conv.weight, conv.bias, *how, 'none', [], '')
 
 
 def widened(tensor: Tensor) -> Tensor:

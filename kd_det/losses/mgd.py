@@ -10,6 +10,7 @@ from kd_det.registry import MODELS
 
 from ._functional import check_maps, full_precision, shape_of
 from ._fused import squared_error
+from ._generation import generation_error, works_in_blocks
 
 
 @MODELS.register_module()
@@ -28,7 +29,8 @@ class MGDLoss(nn.Module):
     Reference: Yang et al., "Masked Generative Distillation", ECCV 2022, arXiv 2205.01529.
 
     Extra memory: three maps of B x teacher_channels x H x W for the backward pass (masked input, hidden layer,
-    what is generated).
+    what is generated). On a CPU, maps above 32 MiB are worked on in blocks of rows, with their gradients in the forward
+    pass; then it is the student's gradient, twice, and some blocks.
 
     Shape:
         - student: (B, student_channels, H, W)
@@ -91,8 +93,12 @@ class MGDLoss(nn.Module):
         check_maps('MGDLoss', student, teacher, self.student_channels, self.teacher_channels)
         if self.align is not None:
             student = self.align(student)
-        generated = self.generation(student * self.mask(teacher, uniform))
-        return self.loss_weight * self.alpha_mgd * squared_error(generated, teacher).sum() / teacher.shape[0]
+        mask = self.mask(teacher, uniform)
+        if works_in_blocks(self.generation, student):
+            error = generation_error(self.generation, student, mask, teacher)
+        else:
+            error = squared_error(self.generation(student * mask), teacher).sum()
+        return self.loss_weight * self.alpha_mgd * error / teacher.shape[0]
 
     def mask(self, maps: Tensor, uniform: Tensor | None = None) -> Tensor:
         """What is kept (1) and erased (0) of a map of shape (B, C, H, W); the shape is that of ``uniform``."""

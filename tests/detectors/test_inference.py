@@ -24,7 +24,15 @@ from torch import nn
 
 from kd_det.detectors import distill_detector as wrapper_module
 from kd_det.detectors import teacher as teacher_module
-from kd_det.detectors.inference import fold_batch_norms, relative_error, to_plain, trace, unfold
+from kd_det.detectors.inference import (
+    fold_batch_norms,
+    pack_convolutions,
+    relative_error,
+    to_plain,
+    trace,
+    unfold,
+    unpack,
+)
 from kd_det.detectors.teacher import EMATeacher, Teacher
 from kd_det.errors import ConfigError
 from kd_det.taps import Tap, TapSet
@@ -205,6 +213,80 @@ def test_a_misspelt_precision_is_an_error():
         distiller(retina(), retina(), dict(a=cwd()), engine=dict(precision='fb16'))
 
 
+# ------------------------------------------------------------------------------------------------- order of the weights
+
+
+def convolutions():
+    torch.manual_seed(0)
+    conv, grouped = nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.Conv2d(16, 16, 3, padding=2, dilation=2, groups=4)
+    network = nn.Sequential(conv, nn.ReLU(inplace=True), grouped, nn.Conv2d(16, 4, 1, bias=False))
+    return network.requires_grad_(False).eval().to(memory_format=torch.channels_last)
+
+
+def test_packed_convolutions_give_the_same_and_are_undone():
+    network = convolutions()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    images = torch.randn(2, 8, 17, 12).contiguous(memory_format=torch.channels_last)
+    expected, cut = network(images), network(images[:, :, :8])
+    packed = pack_convolutions(network)
+    with torch.inference_mode():
+        found = network(images), network(images[:1]), network(images.contiguous()), network(images[:, :, :8])
+    assert [conv.weight.is_mkldnn for conv in packed] == [True] * 3
+    for one, other in zip(found, (expected, expected[:1], expected, cut), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+    unpack(packed)
+    assert not any('forward' in conv.__dict__ for conv in packed)
+    for key, value in network.state_dict().items():
+        assert torch.equal(value, before[key])
+    assert torch.equal(network(images), expected)
+
+
+def test_packed_convolutions_with_a_gradient_autocast_and_nothing():
+    network = convolutions()
+    images = torch.randn(2, 8, 9, 9).contiguous(memory_format=torch.channels_last)
+    leaf = images.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(network(leaf).sum(), leaf)
+    with torch.autocast('cpu', torch.bfloat16):
+        half = network(images)
+    pack_convolutions(network)
+    network(images)
+    torch.testing.assert_close(torch.autograd.grad(network(leaf).sum(), leaf)[0], expected)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert torch.equal(network(images), half)
+    assert network(images[:0]).shape == (0, 4, 5, 5)
+
+
+def test_convolutions_that_are_not_plain_are_not_packed():
+    network = nn.Sequential(
+        nn.Conv2d(4, 4, 3, padding=1, padding_mode='reflect'),
+        nn.Conv2d(4, 4, 3, padding='same'),
+        nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 1)),
+    )
+    assert pack_convolutions(network) == []
+
+
+def test_weights_of_a_teacher_are_packed_and_come_back_when_it_moves():
+    plain, fast, model = plain_and_fast(retina(), retina(), dict(a=cwd('neck')))
+    network = model.teacher.model
+    convs = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
+    assert all(conv.weight.is_mkldnn for conv in convs) and relative_error(fast, plain) < 1e-5
+    model.double()
+    assert not any(conv.weight.is_mkldnn for conv in convs)
+    assert {conv.weight.dtype for conv in convs} == {torch.float64}
+
+
+def test_packing_is_left_where_it_changes_readings(monkeypatch, log):
+    def wrong(network):
+        packed = pack_convolutions(network)
+        packed[0].forward = lambda maps, inner=packed[0].forward: inner(maps) + 1
+        return packed
+
+    monkeypatch.setattr(teacher_module, 'pack_convolutions', wrong)
+    plain, fast, model = plain_and_fast(retina(), retina(), dict(a=cwd('neck')))
+    assert not any(m.weight.is_mkldnn for m in model.teacher.model.modules() if isinstance(m, nn.Conv2d))
+    assert relative_error(fast, plain) < 1e-5 and "not in oneDNN's order, which changed readings" in ' '.join(log)
+
+
 # ------------------------------------------------------------------------------------------------------ what is said
 
 
@@ -213,7 +295,9 @@ def test_the_log_says_once_what_was_done_and_what_it_changed(log):
     for _ in range(2):
         model.loss(*batch(model))
     (line,) = [line for line in log if 'readings differ' in line]
-    assert line.startswith('teacher: 20 batch norms folded, channels last; readings differ by ')
+    assert line.startswith(
+        "teacher: 20 batch norms folded, channels last, weights in oneDNN's order; readings differ by "
+    )
     assert float(line.split(' by ')[1].split()[0]) < 1e-5
     assert 'no tap needs bbox_head; freed' in ' '.join(log)
     assert not hasattr(model.teacher.model, 'bbox_head')
