@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
@@ -173,7 +172,9 @@ def can_pack(like: Tensor) -> bool:
 def pack_convolutions(model: nn.Module) -> list[nn.Conv2d]:
     """From their next forward on, convolutions keep their weights in the order in which oneDNN multiplies them.
 
-    Else it brings them into that order in each call, a third of the time of a ResNet's forward on a CPU. The packed
+    Else it brings them into that order in each call, a third of the time of a ResNet's forward on a CPU. The order
+    depends on height and width of the maps: weights are packed where these stay as they are, and lie in plain order
+    where they change from call to call, as in a head that all levels share. Both orders give the same bits. The packed
     weights take the place of the others, so that no memory is added; ``weight.to_dense()`` has the same numbers.
 
     Args:
@@ -185,7 +186,7 @@ def pack_convolutions(model: nn.Module) -> list[nn.Conv2d]:
     convs = [m for m in model.modules() if isinstance(m, nn.Conv2d) and _is_plain(m) and m.padding_mode == 'zeros']
     convs = [conv for conv in convs if not isinstance(conv.padding, str)]
     for conv in convs:
-        conv.forward = partial(_packed_forward, conv)
+        conv.forward = _Pointwise(conv)
     return convs
 
 
@@ -193,22 +194,45 @@ def unpack(convs: Iterable[nn.Conv2d]) -> None:
     """Undo :func:`pack_convolutions`."""
     for conv in convs:
         del conv.forward
-        if conv.weight.is_mkldnn:
-            dense = conv.weight.to_dense().contiguous(memory_format=torch.channels_last)
-            conv.weight = nn.Parameter(dense, requires_grad=False)
+        _unpack(conv)
 
 
-def _packed_forward(conv: nn.Conv2d, maps: Tensor) -> Tensor:
-    how = conv.padding, conv.stride, conv.dilation, conv.groups
-    graph = torch.is_grad_enabled() and maps.requires_grad
-    if graph or maps.dtype != torch.float32 or not maps.numel() or torch.is_autocast_enabled('cpu'):
-        weight = conv.weight.to_dense() if conv.weight.is_mkldnn else conv.weight
-        return F.conv2d(maps, weight, conv.bias, conv.stride, *how[:1], *how[2:])
-    if not conv.weight.is_mkldnn:
+def _unpack(conv: nn.Conv2d) -> None:
+    if conv.weight.is_mkldnn:
+        dense = conv.weight.to_dense().contiguous(memory_format=torch.channels_last)
+        conv.weight = nn.Parameter(dense, requires_grad=False)
+
+
+class _Pointwise:
+    """The forward of a convolution by oneDNN's operator, which takes weights in either order."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        self.conv = conv
+        self.size: torch.Size | None = None  # of the last map, and how many before it had the same
+        self.alike, self.patience = 0, 1
+
+    def __call__(self, maps: Tensor) -> Tensor:
+        conv = self.conv
+        how = conv.padding, conv.stride, conv.dilation, conv.groups
+        graph = torch.is_grad_enabled() and maps.requires_grad
+        if graph or maps.dtype != torch.float32 or not maps.numel() or torch.is_autocast_enabled('cpu'):
+            weight = conv.weight.to_dense() if conv.weight.is_mkldnn else conv.weight
+            return F.conv2d(maps, weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
         with torch.inference_mode(False):
-            packed = torch.ops.mkldnn._reorder_convolution_weight(conv.weight, *how, list(maps.shape))
-            conv.weight = nn.Parameter(packed, requires_grad=False)
-    return torch.ops.mkldnn._convolution_pointwise(maps, conv.weight, conv.bias, *how, 'none', [], '')
+            self._order(maps.shape, how)
+        return torch.ops.mkldnn._convolution_pointwise(maps, conv.weight, conv.bias, *how, 'none', [], '')
+
+    def _order(self, shape: torch.Size, how: tuple) -> None:
+        """Pack where the size is that of the last calls, and wait for twice as many once it was in vain."""
+        self.alike = self.alike + 1 if shape[-2:] == self.size else 0
+        self.size = shape[-2:]
+        packed = self.conv.weight.is_mkldnn
+        if packed and not self.alike:
+            _unpack(self.conv)
+            self.patience *= 2
+        elif not packed and self.alike >= self.patience:
+            weight = torch.ops.mkldnn._reorder_convolution_weight(self.conv.weight, *how, list(shape))
+            self.conv.weight = nn.Parameter(weight, requires_grad=False)
 
 
 def widened(tensor: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ class Teacher:
         fold: Fold batch norms into the convolutions before them. A norm that a tap reads stays.
         channels_last: Whether weights and maps lie in NHWC order inside; readings are NCHW. Left out where operators of
             mmcv run, which read memory in NCHW order. In float32 on a CPU, weights of convolutions lie in the order of
-            oneDNN.
+            oneDNN where the size of its maps stays as it is.
         compile: Let ``torch.compile`` have backbone and neck, if no tap lies inside them. What prevents it is logged.
         cache: ``dict(path=…, limit_gib=50)``: keep its readings on disk, see
             :class:`~kd_det.detectors.teacher_cache.TeacherCache`; None keeps nothing.

@@ -230,15 +230,37 @@ def test_packed_convolutions_give_the_same_and_are_undone():
     expected, cut = network(images), network(images[:, :, :8])
     packed = pack_convolutions(network)
     with torch.inference_mode():
-        found = network(images), network(images[:1]), network(images.contiguous()), network(images[:, :, :8])
-    assert [conv.weight.is_mkldnn for conv in packed] == [True] * 3
+        plain, found = network(images), (network(images), network(images[:1]), network(images.contiguous()))
+        assert [conv.weight.is_mkldnn for conv in packed] == [True] * 3
+        assert torch.equal(plain, found[0]), 'bits are those of plain order'
+        found = *found, network(images[:, :, :8])
     for one, other in zip(found, (expected, expected[:1], expected, cut), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+    network(images[:, :, :8])
     unpack(packed)
     assert not any('forward' in conv.__dict__ for conv in packed)
     for key, value in network.state_dict().items():
         assert torch.equal(value, before[key])
     assert torch.equal(network(images), expected)
+
+
+def test_convolutions_are_packed_where_sizes_stay():
+    network = convolutions()
+    images = torch.randn(2, 8, 17, 12).contiguous(memory_format=torch.channels_last)
+    other = images[:, :, :8]
+    packed = pack_convolutions(network)
+
+    def states(*batches):
+        found = []
+        for batch in batches:
+            network(batch)
+            found.append({conv.weight.is_mkldnn for conv in packed})
+        return found
+
+    assert states(images, other, images, other) == [{False}] * 4
+    assert states(other, images) == [{True}, {False}]
+    assert states(images, images[:1], other) == [{False}, {True}, {False}], 'twice as many after it was in vain'
+    assert states(*[other] * 4) == [{False}] * 3 + [{True}]
 
 
 def test_packed_convolutions_with_a_gradient_autocast_and_nothing():
@@ -248,8 +270,9 @@ def test_packed_convolutions_with_a_gradient_autocast_and_nothing():
     (expected,) = torch.autograd.grad(network(leaf).sum(), leaf)
     with torch.autocast('cpu', torch.bfloat16):
         half = network(images)
-    pack_convolutions(network)
-    network(images)
+    packed = pack_convolutions(network)
+    network(images), network(images)
+    assert all(conv.weight.is_mkldnn for conv in packed)
     torch.testing.assert_close(torch.autograd.grad(network(leaf).sum(), leaf)[0], expected)
     with torch.autocast('cpu', torch.bfloat16):
         assert torch.equal(network(images), half)
