@@ -37,7 +37,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--setting', help='a setting, a path or a name of configs/bench: its pair and methods')
     parser.add_argument('--methods', nargs='+', metavar='NAME', help='methods of the setting (default: all)')
     parser.add_argument('--losses', nargs='+', metavar='NAME', help="losses alone, by name, or 'all'")
-    parser.add_argument('--precisions', nargs='+', default=['auto'], choices=PRECISIONS, help='of our teacher')
+    parser.add_argument('--precisions', nargs='+', default=['auto'], choices=PRECISIONS, help='of our teachers')
     parser.add_argument(
         '--size', type=int, nargs=2, default=(320, 320), metavar=('H', 'W'), help='of the images of a step, pixels'
     )

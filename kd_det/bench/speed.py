@@ -1,4 +1,4 @@
-"""Steps of training, timed in turn: the plain student, the teacher alone, ours, mmrazor's; and their peak memory."""
+"""Steps of training, timed in turn: the plain student, its teachers alone, ours, mmrazor's; and their peak memory."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def jobs_of_config(config: Config, name: str) -> list[Job]:
         ConfigError: If it is none of a DistillDetector.
     """
     model = config.get('model') or {}
-    missing = [f'model.{key}' for key in ('student', 'distill') if not model.get(key)]
+    missing = [f'model.{key}' for key in ('student', 'distill') if not isinstance(model.get(key), dict)]
     if missing:
         raise ConfigError(
             f'config: {name!r} has no {" and no ".join(missing)}; expected a config of a DistillDetector.'
@@ -173,7 +173,7 @@ class Steps:
     Args:
         job: The method.
         batch: The images.
-        precisions: Of our teacher: one step for each.
+        precisions: Of our teachers: one step for each.
         kinds: mmrazor's ways to run the teacher, of :data:`kd_det.bench.razor.KINDS`; empty for none.
         only: Keep nothing but this one.
 
