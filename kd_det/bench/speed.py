@@ -28,6 +28,7 @@ from kd_det.detectors.plan import probe_batch
 from kd_det.detectors.teacher import _model_config, make_teachers, named_teachers
 from kd_det.detectors.term import Term
 from kd_det.errors import ConfigError
+from kd_det.losses import CRDLoss
 from kd_det.registry import MODELS
 
 from .cells import without_pretrained
@@ -37,6 +38,9 @@ from .razor import KINDS, razor_detector
 from .setting import Setting, leaves
 
 __all__ = ['Batch', 'Job', 'Steps', 'interleave', 'jobs_of_config', 'jobs_of_setting', 'peak_mib', 'ratio', 'spread']
+
+#: Annotated objects that CRD remembers here; in a training, those of the training set.
+_INSTANCES = 10_000
 
 
 @dataclass
@@ -58,7 +62,7 @@ class Job:
 
 @dataclass
 class Batch:
-    """Random images with boxes.
+    """Random images with boxes, each with an id.
 
     Args:
         size: Height and width, px.
@@ -87,7 +91,9 @@ class Batch:
             half = torch.rand(self.boxes, 2, generator=generator) * 0.15 + 0.02
             boxes = torch.cat([centre - half, centre + half], 1) * torch.tensor([width, height, width, height])
             old = sample.gt_instances
-            sample.gt_instances = type(old)(bboxes=boxes.to(device), labels=old.labels[:1].repeat(self.boxes))
+            ids = torch.arange(self.boxes, device=device) + len(self.samples) * self.boxes
+            labels = old.labels[:1].repeat(self.boxes)
+            sample.gt_instances = type(old)(bboxes=boxes.to(device), labels=labels, instance_ids=ids)
             inputs.append(torch.randn(image.shape, generator=generator).to(device))
             self.samples.append(sample)
         self.inputs = torch.cat(inputs)
@@ -168,7 +174,7 @@ class Steps:
     after :meth:`try_mmrazor`.
 
     Every term counts in full, whatever its schedule, and teachers run in every step: their cache is off. What a first
-    stage trains has random weights, too.
+    stage trains has random weights, too. CRD remembers 10 000 objects, unless its config says how many.
 
     Args:
         job: The method.
@@ -281,6 +287,9 @@ class Steps:
         for one in _trained(cfg):
             one['precision'] = precision
         model = self._placed(MODELS.build(cfg))
+        for loss in model.modules():
+            if isinstance(loss, CRDLoss) and loss.n_data is None:
+                loss.hold(max(_INSTANCES, self.batch.images * self.batch.boxes))
         model._load_teachers()
         self._share(model.student, *(each.model for each in model.teachers.values() if not each.follows))
         for teacher in model.teachers.values():

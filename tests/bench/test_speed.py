@@ -276,6 +276,22 @@ def test_what_a_first_stage_trains_has_random_weights(data):
     assert cfg['distill']['ft']['loss']['paraphraser'], 'the config of the user is as it was'
 
 
+@pytest.mark.parametrize('given, held', [({}, 10_000), (dict(n_data=50), 50)])
+def test_crd_has_instances_to_remember(data, given, held):
+    cfg = model_of('crd')
+    cfg['distill']['crd']['loss'].update(nce_k=16, **given)
+    steps = Steps(Job('crd', cfg, 'crd'), data, ['fp32'], (), only='kd_det fp32')
+    steps.calls['kd_det fp32']()
+    seen = []
+    steps._step = seen.append
+    steps.calls['kd_det fp32']()
+    for loss in seen[0].terms[0].losses:
+        fresh = type(loss)(16, 16, n_data=held).memory_v1
+        assert (loss.memory_v1 != fresh).any(1).nonzero().flatten().tolist() == list(
+            range(6)
+        )  # of 2 images, 3 boxes each
+
+
 @pytest.mark.parametrize('make', [mask_rcnn, solo])
 def test_masks_are_there_where_a_training_loads_them(make):
     pipeline = [dict(type='LoadAnnotations', with_bbox=True, with_mask=True)]
