@@ -194,7 +194,7 @@ def forwards(steps, monkeypatch):
 def test_all_teachers_that_a_term_reads_are_in_a_step(data, monkeypatch):
     one = dict(config=retina(), checkpoint='none.pth', cache=dict(path='none'))
     cfg = dict(
-        type='kd_det.DistillDetector', student=retina(), teacher=dict(big=one, small=one, idle=one),
+        type='kd_det.DistillDetector', student=retina(), teacher=dict(big=dict(one), small=dict(one), idle=dict(one)),
         distill=dict(a=read('neck', 'big:neck'), b=read('neck', 'small:neck')),
     )  # fmt: skip
     steps = Steps(Job('two', cfg), data, ['fp32', 'bf16'], KINDS[:1])
