@@ -1,10 +1,11 @@
 """Time and memory of a distillation step against its floor and beside mmrazor's; of losses beside their plain formulas.
 
-In one process, in turn, with warm-up: (a) the plain student's step, (b) the teacher alone, as mmdet runs it and as we
-do, (c) the distillation step of any config, or of the methods of a benchmark's setting, (d) mmrazor's step for the same
-method and weights where it has it, (e) each loss alone beside its plain formula. The reference L is (a) plus the plain
-``extract_feat`` of the teacher under ``no_grad``. Peak memory is that above the networks at rest, of resident memory on
-a CPU and of the allocator on a GPU; each call is measured in a process of its own, once it has run.
+In one process, in turn, with warm-up: (a) the plain student's step, (b) its teachers alone, as mmdet runs them and as
+we do, (c) the distillation step of any config, or of the methods of a benchmark's setting, (d) mmrazor's step for the
+same method and weights where it has it, (e) each loss alone beside its plain formula. The reference L is (a) plus the
+plain ``extract_feat`` of the teachers under ``no_grad``; (a) alone for a student that teaches itself. Peak memory is
+that above the networks at rest, of resident memory on a CPU and of the allocator on a GPU; each call is measured in a
+process of its own, once it has run.
 
     python tools/benchmark.py configs/fgd_retina_r101_r50.py --size 320 320 --batch 2
     python tools/benchmark.py --setting configs/bench/coco_retina_r50_r18.py --methods all --precisions fp32 bf16
@@ -36,7 +37,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--setting', help='a setting, a path or a name of configs/bench: its pair and methods')
     parser.add_argument('--methods', nargs='+', metavar='NAME', help='methods of the setting (default: all)')
     parser.add_argument('--losses', nargs='+', metavar='NAME', help="losses alone, by name, or 'all'")
-    parser.add_argument('--precisions', nargs='+', default=['auto'], choices=PRECISIONS, help='of our teacher')
+    parser.add_argument('--precisions', nargs='+', default=['auto'], choices=PRECISIONS, help='of our teachers')
     parser.add_argument(
         '--size', type=int, nargs=2, default=(320, 320), metavar=('H', 'W'), help='of the images of a step, pixels'
     )
@@ -142,8 +143,8 @@ def make_jobs(args: argparse.Namespace) -> list:
         A :class:`kd_det.bench.speed.Job` for each config and method; none with ``--losses`` alone.
 
     Raises:
-        ConfigError: For a config without a teacher, a method that the setting lacks or that has a first stage, options
-            that do not go together, or nothing to do.
+        ConfigError: For a config of no DistillDetector, a method that the setting lacks, options that do not go
+            together, or nothing to do.
     """
     from mmengine.config import DictAction
 
@@ -166,11 +167,7 @@ def make_jobs(args: argparse.Namespace) -> list:
     jobs = [job for name in args.configs for job in jobs_of_config(load_config(name, options), name)]
     if args.setting:
         methods = None if args.methods in (None, ['all']) else args.methods
-        setting = load_setting(setting_path(args.setting))
-        jobs += jobs_of_setting(setting, methods)
-        left_out = [name for name, method in setting.methods.items() if method.first_stage and methods is None]
-        if left_out:
-            print(f'Left out, since their losses need what a first stage trains: {", ".join(left_out)}.')
+        jobs += jobs_of_setting(load_setting(setting_path(args.setting)), methods)
     if args.methods and not args.setting:
         raise ConfigError('--methods: found without --setting; expected a setting of configs/bench.')
     if not jobs and not args.losses:
@@ -190,9 +187,10 @@ def time_job(job: Any, args: argparse.Namespace) -> dict[str, Any]:
     Returns:
         Medians with quartiles: ``seconds`` by call; ``to_floor``, steps over L, by call; ``teacher``, ours over the
         plain ``extract_feat``, by precision; ``to_mmrazor``, our step over mmrazor's, by ``'<precision> / <kind>'``.
+        A student that teaches itself has no ``teacher`` and no seconds of ``extract_feat``: L is the student's step.
 
     Raises:
-        ConfigError: For a moving average or teachers with names, or a model that cannot be built.
+        ConfigError: For a model that cannot be built.
     """
     from kd_det.bench import razor
     from kd_det.bench.speed import Steps, interleave, ratio, spread
@@ -204,12 +202,12 @@ def time_job(job: Any, args: argparse.Namespace) -> dict[str, Any]:
         print(f'{name}: left out for {job.name}, {reason}')
     kinds = [kind for kind in kinds if f'mmrazor {kind}' in steps.calls]
     seconds = interleave(steps.calls, args.rounds, args.warmup, args.device)
-    floor = (seconds['student'], seconds['extract_feat'])
+    floor = [seconds[name] for name in ('student', 'extract_feat') if name in seconds]
     found: dict[str, Any] = dict(seconds={name: spread(times) for name, times in seconds.items()}, to_floor={})
     for name, times in seconds.items():
         if name.startswith(('kd_det', 'mmrazor')):
             found['to_floor'][name] = ratio(times, *floor)
-    for precision in args.precisions:
+    for precision in steps.precisions:
         ours = seconds[f'kd_det {precision}']
         for kind in kinds:
             found.setdefault('to_mmrazor', {})[f'{precision} / {kind}'] = ratio(ours, seconds[f'mmrazor {kind}'])
@@ -360,7 +358,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
     axes.axvline(1, color='black', linewidth=0.8)
     axes.set_yticks([y + 0.4 - height / 2 for y in range(len(jobs))], list(jobs))
     axes.invert_yaxis()
-    axes.set_xlabel("step / (plain student's step + teacher's extract_feat)")
+    axes.set_xlabel("step / (plain student's step + teachers' extract_feat)")
     axes.legend()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

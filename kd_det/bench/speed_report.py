@@ -190,13 +190,12 @@ def _steps_table(steps: Mapping[str, Any]) -> str:
     header += [f'peak MiB: {call}' for call in measured]
     rows = []
     for name, job in steps.items():
-        parts = [job['seconds'][part]['median'] * 1e3 for part in ('student', 'extract_feat')]
+        parts = [job['seconds'][part]['median'] * 1e3 for part in ('student', 'extract_feat') if part in job['seconds']]
         ratios = [range_text(job['to_floor'][call]) if call in job['to_floor'] else '–' for call in calls]
         ratios += [range_text(job['to_mmrazor'][pair]) if pair in job.get('to_mmrazor', {}) else '–' for pair in pairs]
         memory = [peak_text(job, call) or '–' for call in measured]
-        rows.append(
-            [name, *(f'{value:.{0 if value >= 100 else 1}f}' for value in (*parts, sum(parts))), *ratios, *memory]
-        )
+        student, *teachers, floor = (f'{value:.{0 if value >= 100 else 1}f}' for value in (*parts, sum(parts)))
+        rows.append([name, student, *(teachers or ['–']), floor, *ratios, *memory])
     return markdown_table(header, rows)
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from mmdet.models import ResNet
 from mmengine.config import Config
+from tiny_families import mask_rcnn, solo
 from tiny_models import faster, fpn, retina
 
 from kd_det.bench import speed
@@ -135,11 +136,141 @@ def test_all_calls_have_the_same_weights(data, monkeypatch):
     assert not torch.equal(students[0].backbone.conv1.weight, teachers[0].backbone.conv1.weight)
 
 
-@pytest.mark.parametrize('teacher', [dict(big=dict(config=wide(), checkpoint=None)), dict(ema=True)])
-def test_several_teachers_are_refused(data, teacher):
-    cfg = dict(model_of('cwd'), teacher=teacher)
-    with pytest.raises(ConfigError, match='expected a single teacher to time'):
-        Steps(Job('cwd', cfg), data)
+def read(student, teacher):
+    return dict(student=student, teacher=teacher, loss=dict(type='kd_det.PKDLoss'))
+
+
+def forwards(steps, monkeypatch):
+    """Of each call: how many backbones ran with and without gradients."""
+    seen, forward = [], ResNet.forward
+    monkeypatch.setattr(ResNet, 'forward', lambda *args: seen.append(torch.is_grad_enabled()) or forward(*args))
+    found = {}
+    for name, call in steps.calls.items():
+        seen.clear()
+        call()
+        found[name] = seen.count(True), seen.count(False)
+    return found
+
+
+def test_all_teachers_that_a_term_reads_are_in_a_step(data, monkeypatch):
+    one = dict(config=retina(), checkpoint='none.pth', cache=dict(path='none'))
+    cfg = dict(
+        type='kd_det.DistillDetector', student=retina(), teacher=dict(big=dict(one), small=dict(one), idle=dict(one)),
+        distill=dict(a=read('neck', 'big:neck'), b=read('neck', 'small:neck')),
+    )  # fmt: skip
+    steps = Steps(Job('two', cfg), data, ['fp32', 'bf16'], KINDS[:1])
+    assert steps.failed == {f'mmrazor {KINDS[0]}': 'its step has one teacher, with weights of its own'}
+    ours = {f'{what} {name}': (n, 2) for name in ('fp32', 'bf16') for what, n in (('teacher', 0), ('kd_det', 1))}
+    assert forwards(steps, monkeypatch) == {'student': (1, 0), 'extract_feat': (0, 2), **ours}
+    seen = {}
+    for name in ('_step', '_extract', '_observe'):
+        monkeypatch.setattr(Steps, name, lambda self, *models: seen.update({call: models}))
+    for call in steps.calls:
+        steps.calls[call]()
+    for precision in ('fp32', 'bf16'):
+        (model,) = seen[f'kd_det {precision}']
+        assert [teacher.precision for teacher in model.teachers.values()] == [precision] * 3
+        for plain, name in zip(seen['extract_feat'], ('big', 'small'), strict=True):
+            kept = model.teachers[name].model.neck.lateral_convs[0].conv.bias
+            assert torch.equal(kept.float(), plain.neck.lateral_convs[0].conv.bias.to(kept.dtype).float())
+    big, small = (plain.neck.lateral_convs[0].conv.weight for plain in seen['extract_feat'])
+    assert not torch.equal(big, small)
+
+
+def test_a_moving_average_is_a_copy_of_the_student_in_its_one_precision(data, monkeypatch):
+    cfg = dict(model_of('pkd'), teacher=dict(ema=True))
+    steps = Steps(Job('mean', cfg, 'pkd'), data, ['fp32', 'bf16'], KINDS[:1])
+    assert set(steps.failed) == {'kd_det fp32', 'kd_det bf16', f'mmrazor {KINDS[0]}'}
+    assert "the one step is 'kd_det auto'" in steps.failed['kd_det bf16']
+    assert steps.precisions == ('auto',)
+    assert forwards(steps, monkeypatch) == {
+        'student': (1, 0), 'extract_feat': (0, 1), 'teacher auto': (0, 1), 'kd_det auto': (1, 1)
+    }  # fmt: skip
+    seen = []
+    for name in ('_step', '_extract', '_observe'):
+        monkeypatch.setattr(Steps, name, lambda self, model: seen.append(model))
+    for call in steps.calls.values():
+        call()
+    plain, average, ours, _ = seen
+    for network in (average, ours.student, ours.teacher.model):
+        weights = network.state_dict()
+        assert network is not plain and all(
+            torch.equal(weights[key], value) for key, value in plain.state_dict().items()
+        )
+    assert plain.training and not average.training
+
+
+def test_a_moving_average_beside_a_trained_teacher(data, monkeypatch):
+    cfg = dict(
+        type='kd_det.DistillDetector', student=retina(),
+        teacher=dict(m=dict(ema=True), big=dict(config=retina(), checkpoint=None)),
+        distill=dict(a=read('neck', 'big:neck'), b=read('neck', 'm:neck')),
+    )  # fmt: skip
+    steps = Steps(Job('both', cfg), data, ['fp32'], ())
+    assert steps.failed == {} and steps.precisions == ('fp32',)
+    assert forwards(steps, monkeypatch)['kd_det fp32'] == (1, 2)
+
+
+SELF_TAUGHT = dict(
+    type='kd_det.DistillDetector', student=retina(), distill=dict(a=read('neck[0]', 'student:neck[1]'))
+)  # fmt: skip
+
+
+@pytest.mark.parametrize('teacher', [None, dict(config=retina(), checkpoint=None)])  # to inherit from, never read
+def test_a_student_that_teaches_itself_has_its_own_step_alone(data, monkeypatch, teacher):
+    steps = Steps(Job('itself', dict(SELF_TAUGHT, teacher=teacher)), data, ['bf16'], ())
+    assert list(steps.failed) == ['kd_det bf16'] and steps.precisions == ('auto',)
+    assert forwards(steps, monkeypatch) == {'student': (1, 0), 'kd_det auto': (1, 0)}
+
+
+def test_what_a_first_stage_trains_has_random_weights(data):
+    cfg = model_of('ft')
+    cfg['distill']['ft']['loss']['paraphraser'] = 'work_dirs/none.pth'
+    steps = Steps(Job('ft', cfg, 'ft'), data, ['fp32'], ())
+    seen = []
+    for call in steps.calls.values():
+        call()
+    steps._step = seen.append
+    steps.calls['kd_det fp32']()
+    (loss, *_) = seen[0].terms[0].losses
+    assert loss.source is None and all(weight.any() for weight in loss.paraphraser.parameters())
+    assert cfg['distill']['ft']['loss']['paraphraser'], 'the config of the user is as it was'
+
+
+@pytest.mark.parametrize('given, held', [({}, 10_000), (dict(n_data=50), 50)])
+def test_crd_has_instances_to_remember(data, given, held):
+    cfg = model_of('crd')
+    cfg['distill']['crd']['loss'].update(nce_k=16, **given)
+    steps = Steps(Job('crd', cfg, 'crd'), data, ['fp32'], (), only='kd_det fp32')
+    steps.calls['kd_det fp32']()
+    seen = []
+    steps._step = seen.append
+    steps.calls['kd_det fp32']()
+    for loss in seen[0].terms[0].losses:
+        fresh = type(loss)(16, 16, n_data=held).memory_v1
+        assert (loss.memory_v1 != fresh).any(1).nonzero().flatten().tolist() == list(
+            range(6)
+        )  # of 2 images, 3 boxes each
+
+
+@pytest.mark.parametrize('make', [mask_rcnn, solo])
+def test_masks_are_there_where_a_training_loads_them(make):
+    pipeline = [dict(type='LoadAnnotations', with_bbox=True, with_mask=True)]
+    cfg = dict(
+        SELF_TAUGHT, student=make(), teacher=dict(config=make(), checkpoint=None), distill=dict(a=read(*['neck'] * 2))
+    )
+    config = Config(dict(model=cfg, train_dataloader=dict(dataset=dict(dataset=dict(pipeline=pipeline)))))
+    (job,) = jobs_of_config(config, 'x.py')
+    data = Batch(SIZE, images=1, boxes=3)
+    for call in Steps(job, data, kinds=()).calls.values():
+        call()
+    x1, y1, x2, y2 = data.samples[0].gt_instances.bboxes[2].round().int().tolist()
+    mask = data.masked[0].gt_instances.masks.masks[2]
+    assert mask[y1:y2, x1:x2].all() and mask.sum() == (y2 - y1) * (x2 - x1)
+    assert 'masks' not in data.samples[0].gt_instances
+    pipeline[0]['with_mask'] = False
+    config.train_dataloader.dataset.dataset.pipeline = pipeline
+    assert not jobs_of_config(config, 'x.py')[0].masks
 
 
 def test_every_round_calls_each_once_in_an_order_of_its_own():
@@ -171,6 +302,13 @@ def test_the_peak_is_above_what_stays_from_a_first_call():
     assert rest - before == pytest.approx(64, abs=1)
 
 
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason='torch was built without oneDNN')
+def test_packed_weights_count_at_rest():
+    before = speed._tensors_mib('cpu')
+    packed = torch.zeros(64, 1024, 4).to_mkldnn()
+    assert packed.is_mkldnn and speed._tensors_mib('cpu') - before == pytest.approx(1.0, abs=0.01)
+
+
 def test_ratios_are_per_round():
     assert ratio([2.0, 9.0, 4.0], [1.0, 2.0, 1.0], [1.0, 1.0, 1.0]) == dict(median=2.0, low=1.5, high=2.5)
     assert spread([3.0]) == dict(median=3.0, low=3.0, high=3.0)
@@ -179,17 +317,20 @@ def test_ratios_are_per_round():
 def test_jobs_of_configs_and_settings():
     from kd_det.bench.setting import load_setting
 
-    with pytest.raises(ConfigError, match="'x.py' has no model.teacher"):
+    with pytest.raises(
+        ConfigError, match="'x.py' has no model.student and no model.distill; expected a config of a Dis"
+    ):
         jobs_of_config(Config(dict(model=wide())), 'x.py')
+    first_stage = dict(type='kd_det.ParaphraserTrainer', teacher=dict(config=wide()), distill=dict(ft={}))
+    with pytest.raises(ConfigError, match="'x.py' has no model.student; expected"):
+        jobs_of_config(Config(dict(model=first_stage)), 'x.py')
     setting = load_setting(SETTING)
-    names = [job.name for job in jobs_of_setting(setting)]
-    assert 'fgd' in names and 'ft' not in names  # it needs paraphrasers
+    assert [job.name for job in jobs_of_setting(setting)] == list(setting.methods)
+    assert setting.methods['ft'].first_stage
     (job,) = jobs_of_setting(setting, ['crosskd'])
-    assert job.fragment == 'crosskd' and job.model['teacher']['checkpoint'] is None
+    assert set(job.model['distill']) == {'crosskd'} and job.model['teacher']['checkpoint'] is None
     with pytest.raises(ConfigError, match=r"--methods: 'fdg' is none of the methods"):
         jobs_of_setting(setting, ['fdg'])
-    with pytest.raises(ConfigError, match="--methods: 'ft' has a first stage"):
-        jobs_of_setting(setting, ['fgd', 'ft'])
 
 
 # ------------------------------------------------------------------------------------------------------------ the tool
@@ -248,10 +389,24 @@ def test_timings_outlive_a_process_that_fails(tmp_path, tool, capsys, monkeypatc
     assert re.search(r'kd_det auto .* 5 \(2\) MiB', printed)
 
 
-def test_what_a_setting_leaves_out_is_said(tool, capsys):
-    args = tool['parse'](['--setting', SETTING])
-    assert 'ft' not in [job.name for job in tool['make_jobs'](args)]
-    assert 'Left out, since their losses need what a first stage trains: ft.' in capsys.readouterr().out
+def test_the_tool_times_a_student_that_teaches_itself(tmp_path, tool, capsys, monkeypatch):
+    def run(command, **options):
+        return subprocess.CompletedProcess(command, 0, '[5.0, 2.0]\n', '')
+
+    monkeypatch.setattr(subprocess, 'run', run)
+    path, out, plot = tmp_path / 'itself.py', tmp_path / 'x.json', tmp_path / 'x.png'
+    Config(dict(model=SELF_TAUGHT)).dump(path)
+    size = ['--size', '64', '96', '--batch', '1', '--rounds', '2', '--warmup', '0', '--device', 'cpu']
+    tool['main']([str(path), *size, '--precisions', 'fp32', '--out', str(out), '--plot', str(plot)])
+    printed = capsys.readouterr().out
+    assert f'kd_det fp32: left out for {path}, no teacher here has a precision of its own: the one step is' in printed
+    (found,) = json.loads(out.read_text())['steps'].values()
+    assert list(found['seconds']) == list(found['peak_mib']) == ['student', 'kd_det auto']
+    assert 'teacher' not in found and found['to_floor']['kd_det auto']['median'] > 0
+    tool['main'](['--report', str(out)])
+    table = capsys.readouterr().out
+    student = next(line for line in table.splitlines() if str(path) in line).split(' | ')
+    assert student[2] == '–' and student[1] == student[3]
 
 
 def test_losses_beside_their_formulas(tmp_path, tool, monkeypatch, capsys):
@@ -283,7 +438,6 @@ def test_losses_beside_their_formulas(tmp_path, tool, monkeypatch, capsys):
     [
         ([], 'configs: missing; expected configs, --setting or --losses'),
         (['--methods', 'fgd'], '--methods: found without --setting'),
-        (['--setting', SETTING, '--methods', 'ft'], "--methods: 'ft' has a first stage"),
         (['--setting', SETTING, '--cfg-options', 'a=1'], '--cfg-options: found with --setting; expected configs'),
         (['x.py', '--cfg-options', 'a'], "--cfg-options: found 'a'; expected KEY=VALUE"),
         (['--losses', 'nst', '--autocast', 'bf16'], '--autocast: found with --losses'),

@@ -120,6 +120,16 @@ def test_steps_under_autocast_are_not_judged(steps):
     assert '### Steps: A Processor, autocast bf16\n' in text and text.count('limits') == 1
 
 
+def test_a_student_that_teaches_itself_has_a_dash_for_its_teacher(steps):
+    itself = dict(
+        seconds={'student': value(0.6), 'kd_det auto': value(0.63)}, to_floor={'kd_det auto': value(1.05)},
+        peak_mib={'student': 100.0, 'kd_det auto': 105.0},
+    )  # fmt: skip
+    text = speed_section([result_of(dict(itself=itself, mgd=steps['mgd']), {})])
+    assert '| itself | 600 | – | 600 | 1.050 (1.040 to 1.060) | – | 100 | 105 | – |' in text
+    assert '| mgd | 600 | 400 | 1000 | – | 1.090 (1.080 to 1.100) | – | – | – |' in text
+
+
 def test_what_was_not_measured_of_memory_is_a_dash(steps):
     steps['pkd'].update(rest_mib={'student': 40.0})
     del steps['pkd']['peak_mib']['kd_det fp32']

@@ -250,10 +250,10 @@ def test_convolutions_are_packed_where_sizes_stay():
     other = images[:, :, :8]
     packed = pack_convolutions(network)
 
-    def states(*batches):
+    def states(*inputs):
         found = []
-        for batch in batches:
-            network(batch)
+        for maps in inputs:
+            network(maps)
             found.append({conv.weight.is_mkldnn for conv in packed})
         return found
 
