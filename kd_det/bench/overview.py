@@ -32,14 +32,10 @@ def _compared(figures: SettingFigures) -> dict[str, tuple[MethodRow, Column]]:
 def _split(settings: Mapping[str, SettingFigures]) -> tuple[dict[str, SettingFigures], dict[str, SettingFigures]]:
     """The settings to compare methods on, and the small ones, which show that a few methods work elsewhere, too.
 
-    Small is one of other networks without any tuning, with less than half as many methods as the largest.
+    Small is one of other networks, with less than half as many methods as the largest.
     """
     most = max((len(_compared(figures)) for figures in settings.values()), default=0)
-    few = {
-        name: figures
-        for name, figures in settings.items()
-        if 2 * len(_compared(figures)) < most and not any(row.holdout for row in figures.rows)
-    }
+    few = {name: figures for name, figures in settings.items() if 2 * len(_compared(figures)) < most}
     known = {_networks(name, figures) for name, figures in settings.items() if name not in few}
     small = {name: figures for name, figures in few.items() if _networks(name, figures) not in known}
     return {name: figures for name, figures in settings.items() if name not in small}, small
@@ -175,7 +171,8 @@ def _small_table(settings: Mapping[str, SettingFigures]) -> list[str]:
     rows, ours = [], False
     for name, figures in settings.items():
         plain = say.percent(figures.plain.mAP if figures.plain else None)
-        head = [f'{_titles(settings)[name]} (`{name}`)', say.percent(figures.teachers.get('trained')), plain]
+        title = f'{_titles(settings)[name]} (`{name}`)'
+        head = [title, say.percent(figures.teachers.get('trained')), plain, figures.basis]
         for row, column in _compared(figures).values():
             mine = row.method.weights_are == 'ours'
             title, ours = row.method.title + (' †' if mine else ''), ours or mine
@@ -183,9 +180,9 @@ def _small_table(settings: Mapping[str, SettingFigures]) -> list[str]:
             head = [''] * len(head)
     if not rows:
         return []
-    table = markdown_table(['', 'teacher', 'plain student', 'method', 'minus plain', 'gap closed'], rows)
-    mark = '; †: the weight of this repository’s fragment' if ours else ''
-    return [f'**Other pairs, published weights** (95 % intervals{mark}):', table]
+    table = markdown_table(['', 'teacher', 'plain student', 'weights', 'method', 'minus plain', 'gap closed'], rows)
+    mark = '; †: the weight that counts as published is that of this repository’s fragment' if ours else ''
+    return [f'**Other pairs** (95 % intervals{mark}):', table]
 
 
 def _cell(column: Column | None, figures: SettingFigures) -> str:

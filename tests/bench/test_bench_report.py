@@ -913,15 +913,17 @@ def test_settings_with_few_methods_have_a_table_of_their_own(records):
     gfl = base() + runs('ld/x1', (0.02, 0.03, 0.04)) + [record('plain_longer/seed0', 0.5, steps=200)]
     gfl = [r | dict(setting='gfl', pair=pair) for r in gfl]
     text = readme_section({'tiny': records, 'gfl': gfl})
-    main, small = text.split('**Other pairs, published weights**')
+    main, small = text.split('**Other pairs**')
     assert row_of(main, ' ')[1:] == ['R18 to R8, dots; tuned'] and 'LD' not in main
-    assert row_of(small, 'GFL')[1:] == ['52.0', '42.0 ± 2.0', 'LD', '+3.0 [+0.5, +5.5]', '30 %']
+    assert row_of(small, 'GFL')[1:] == ['52.0', '42.0 ± 2.0', 'published', 'LD', '+3.0 [+0.5, +5.5]', '30 %']
     assert 'LD: +3.0 [+0.5, +5.5] on `gfl` (published weights,' in sentence(
         choice_section({'tiny': records, 'gfl': gfl}), 'On other pairs'
     )
     assert 'Other pairs' not in readme_section({'gfl': gfl}), 'alone it is the table'
     tuned = gfl + [r | dict(setting='gfl', pair=pair) for r in tuning('ld', x1=0.2, x5=0.1)]
-    assert 'Other pairs' not in readme_section({'tiny': records, 'gfl': tuned})
+    small = readme_section({'tiny': records, 'gfl': tuned}).split('**Other pairs**')[1]
+    assert row_of(small, 'GFL')[1:] == ['52.0', '42.0 ± 2.0', 'tuned', 'LD', '+3.0 [+0.5, +5.5]', '30 %']
+    assert 'on `gfl` (tuned,' in sentence(choice_section({'tiny': records, 'gfl': tuned}), 'On other pairs')
     same = [r | dict(pair=dict(r['pair'], title='GFL R18 to R8')) for r in records]
     assert 'Other pairs' not in readme_section({'tiny': same, 'gfl': gfl}), 'they are no others'
 
