@@ -368,7 +368,7 @@ def _answer(
         named: Takes the methods that the sentence names as an answer.
     """
     best: dict[str, tuple[MethodRow, Column]] = {}
-    none = []
+    none: dict[str, str] = {}
     for name, figures in settings.items():
         known = asked.columns(figures)
         helping = [(row, c) for row, c in known if figures.ready(c) and c.verdict == 'helps']
@@ -381,7 +381,7 @@ def _answer(
         if helping:
             best[name] = max(helping, key=lambda pair: asked.rank(pair[1]))
         elif known and not asked.timed:
-            none.append(_none(name, figures, known, asked, total))
+            none[name] = _none(name, figures, known, asked, total)
     by: dict[str, dict[str, Column]] = {}
     labels: dict[str, str] = {}
     methods = {row.method.name: row.method for row, _ in best.values()}
@@ -396,7 +396,10 @@ def _answer(
     if not parts and not none:
         return []
     level = f' {_level(best, settings)}' if asked.level and best else ''
-    return [f'{words} {"; ".join(parts + none)}.{level}']
+    said = list(none.values())
+    if len(none) > _MOST_SETTINGS:
+        said = [f'none is shown to help on {say.enumerate_names([f"`{name}`" for name in none])}']
+    return [f'{words} {"; ".join(parts + said)}.{level}']
 
 
 def _none(

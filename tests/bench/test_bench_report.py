@@ -928,6 +928,19 @@ def test_settings_with_few_methods_have_a_table_of_their_own(records):
     assert 'Other pairs' not in readme_section({'tiny': same, 'gfl': gfl}), 'they are no others'
 
 
+def test_many_settings_where_nothing_helps_are_named_in_one_breath(records):
+    def of(number):
+        pair = dict(records[0]['pair'], title=f'GFL R18 to R{number}')
+        return [r | dict(setting=f'gfl_{number}', pair=pair) for r in base() + runs('ld/x1', (-0.01, 0.0, 0.01))]
+
+    def others(count):
+        settings = {'tiny': records} | {f'gfl_{number}': of(number) for number in range(count)}
+        return sentence(choice_section(settings), 'On other pairs')
+
+    assert others(3).count('LD is not shown to help: +0.0') == 3
+    assert others(4).endswith('none is shown to help on `gfl_0`, `gfl_1`, `gfl_2` and `gfl_3`.')
+
+
 def test_readme_table_of_many_methods_leaves_out_what_is_not_clear():
     names = 'ab at cc crd ctkd cwd dist dkd fbkd fgd fitnet fsp ft ickd kd mgd'.split()
     records = base() + runs('pkd/x1', (0.05, 0.05, 0.05))
