@@ -163,7 +163,8 @@ def unfold(done: Iterable[tuple]) -> None:
 
 def can_pack(like: Tensor) -> bool:
     """Whether :func:`pack_convolutions` works where this tensor lies."""
-    here = like.device.type == 'cpu' and like.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+    mkldnn = torch.backends.mkldnn
+    here = like.device.type == 'cpu' and like.dtype == torch.float32 and mkldnn.is_available() and mkldnn.enabled
     return here and all(
         hasattr(torch.ops.mkldnn, f'_{name}') for name in ('reorder_convolution_weight', 'convolution_pointwise')
     )
@@ -175,7 +176,8 @@ def pack_convolutions(model: nn.Module) -> list[nn.Conv2d]:
     Else it brings them into that order in each call, a third of the time of a ResNet's forward on a CPU. The order
     depends on height and width of the maps: weights are packed where these stay as they are, and lie in plain order
     where they change from call to call, as in a head that all levels share. Both orders give the same bits. The packed
-    weights take the place of the others, so that no memory is added; ``weight.to_dense()`` has the same numbers.
+    weights take the place of the others, so that no memory is added; ``weight.to_dense()`` has the same numbers. While
+    they are packed the model cannot be copied, saved or loaded into: :func:`unpack` it first.
 
     Args:
         model: A frozen float32 model.
@@ -199,7 +201,8 @@ def unpack(convs: Iterable[nn.Conv2d]) -> None:
 
 def _unpack(conv: nn.Conv2d) -> None:
     if conv.weight.is_mkldnn:
-        dense = conv.weight.to_dense().contiguous(memory_format=torch.channels_last)
+        # Not contiguous(), which leaves the strides of a 1x1 kernel: the operator goes by strides.
+        dense = conv.weight.to_dense().to(memory_format=torch.channels_last)
         conv.weight = nn.Parameter(dense, requires_grad=False)
 
 
@@ -211,16 +214,16 @@ class _Pointwise:
         self.size: torch.Size | None = None  # of the last map, and how many before it had the same
         self.alike, self.patience = 0, 1
 
-    def __call__(self, maps: Tensor) -> Tensor:
+    def __call__(self, input: Tensor) -> Tensor:
         conv = self.conv
         how = conv.padding, conv.stride, conv.dilation, conv.groups
-        graph = torch.is_grad_enabled() and maps.requires_grad
-        if graph or maps.dtype != torch.float32 or not maps.numel() or torch.is_autocast_enabled('cpu'):
+        plain = input.dtype == torch.float32 and input.dim() == 4 and input.numel() > 0
+        if not plain or torch.is_autocast_enabled('cpu') or (torch.is_grad_enabled() and input.requires_grad):
             weight = conv.weight.to_dense() if conv.weight.is_mkldnn else conv.weight
-            return F.conv2d(maps, weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+            return F.conv2d(input, weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
         with torch.inference_mode(False):
-            self._order(maps.shape, how)
-        return torch.ops.mkldnn._convolution_pointwise(maps, conv.weight, conv.bias, *how, 'none', [], '')
+            self._order(input.shape, how)
+        return torch.ops.mkldnn._convolution_pointwise(input, conv.weight, conv.bias, *how, 'none', [], '')
 
     def _order(self, shape: torch.Size, how: tuple) -> None:
         """Pack where the size is that of the last calls, and wait for twice as many once it was in vain."""

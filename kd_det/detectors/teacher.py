@@ -60,7 +60,7 @@ class Teacher:
         fold: Fold batch norms into the convolutions before them. A norm that a tap reads stays.
         channels_last: Whether weights and maps lie in NHWC order inside; readings are NCHW. Left out where operators of
             mmcv run, which read memory in NCHW order. In float32 on a CPU, weights of convolutions lie in the order of
-            oneDNN where the size of its maps stays as it is.
+            oneDNN where the size of its maps stays as it is; the network cannot be copied or saved then.
         compile: Let ``torch.compile`` have backbone and neck, if no tap lies inside them. What prevents it is logged.
         cache: ``dict(path=…, limit_gib=50)``: keep its readings on disk, see
             :class:`~kd_det.detectors.teacher_cache.TeacherCache`; None keeps nothing.
@@ -160,9 +160,12 @@ class Teacher:
     def apply_(self, function: Callable[[Tensor], Tensor]) -> None:
         """What ``nn.Module._apply`` does: the teacher moves with the wrapper."""
         if self.loaded:
+            packed = bool(self._packed)
             unpack(self._packed)
             self._packed = []
             self.model._apply(function)
+            if packed and can_pack(next(self.model.parameters())):
+                self._packed = pack_convolutions(self.model)
             for norm in self._norms:
                 norm._apply(function)
 
@@ -359,13 +362,18 @@ class Teacher:
     def _pack(self, image: Tensor, sample: Any, taps: TapSet, plain: list[Tensor]) -> str:
         """Weights in oneDNN's order, unless it changes readings; says what came of it."""
         convs, why = pack_convolutions(self.model), ''
+        weights = [conv.weight for conv in convs]
+        image = image.contiguous(memory_format=torch.channels_last)
         try:
-            found = self._plain_readings(image.contiguous(memory_format=torch.channels_last), sample, taps)
-            if (error := relative_error(found, plain)) > _rounding(image):
+            for _ in range(2):  # the second one is made with packed weights
+                found = self._plain_readings(image, sample, taps)
+            if not (error := relative_error(found, plain)) <= _rounding(image):
                 why = f'changed readings by {error:.1e}'
         except Exception as exception:
             why = f'failed with {type(exception).__name__}'
         if why:
+            for conv, weight in zip(convs, weights):
+                conv.weight = weight
             unpack(convs)
             return f"weights not in oneDNN's order, which {why}"
         self._packed = convs

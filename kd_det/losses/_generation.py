@@ -25,7 +25,8 @@ def _is_plain(generation: nn.Sequential) -> bool:
     """Convolution, ReLU, convolution, as :class:`MGDLoss` builds them, and nobody listens."""
     if type(generation) is not nn.Sequential or [type(x) for x in generation] != [nn.Conv2d, nn.ReLU, nn.Conv2d]:
         return False
-    if any(x._forward_hooks or x._forward_pre_hooks or x._backward_hooks for x in generation.modules()):
+    kinds = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks')
+    if any(getattr(layer, kind) for layer in generation.modules() for kind in kinds):
         return False
     found = {
         (x.kernel_size, x.padding, x.stride, x.dilation, x.groups, x.padding_mode, x.bias is None)

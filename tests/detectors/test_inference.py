@@ -25,6 +25,7 @@ from torch import nn
 from kd_det.detectors import distill_detector as wrapper_module
 from kd_det.detectors import teacher as teacher_module
 from kd_det.detectors.inference import (
+    can_pack,
     fold_batch_norms,
     pack_convolutions,
     relative_error,
@@ -216,6 +217,12 @@ def test_a_misspelt_precision_is_an_error():
 # ------------------------------------------------------------------------------------------------- order of the weights
 
 
+def corrupted_reorder(monkeypatch, wrong):
+    """Have oneDNN's order come out wrong."""
+    reorder = torch.ops.mkldnn._reorder_convolution_weight
+    monkeypatch.setattr(torch.ops.mkldnn, '_reorder_convolution_weight', lambda *args: wrong(reorder, *args))
+
+
 def convolutions():
     torch.manual_seed(0)
     conv, grouped = nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.Conv2d(16, 16, 3, padding=2, dilation=2, groups=4)
@@ -293,21 +300,61 @@ def test_weights_of_a_teacher_are_packed_and_come_back_when_it_moves():
     network = model.teacher.model
     convs = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
     assert all(conv.weight.is_mkldnn for conv in convs) and relative_error(fast, plain) < 1e-5
+    model.to('cpu')
+    for _ in range(2):
+        readings(model, *batch(model))
+    assert all(conv.weight.is_mkldnn for conv in convs)
     model.double()
-    assert not any(conv.weight.is_mkldnn for conv in convs)
+    assert not any(conv.weight.is_mkldnn or 'forward' in conv.__dict__ for conv in convs)
     assert {conv.weight.dtype for conv in convs} == {torch.float64}
 
 
-def test_packing_is_left_where_it_changes_readings(monkeypatch, log):
-    def wrong(network):
-        packed = pack_convolutions(network)
-        packed[0].forward = lambda maps, inner=packed[0].forward: inner(maps) + 1
-        return packed
-
-    monkeypatch.setattr(teacher_module, 'pack_convolutions', wrong)
+@pytest.mark.parametrize(
+    ('wrong', 'why'),
+    [
+        (lambda reorder, weight, *how: reorder(weight * 2, *how), 'changed readings by'),
+        (lambda reorder, weight, *how: reorder(weight, 'no padding'), 'failed with RuntimeError'),
+    ],
+    ids=['numbers', 'error'],
+)
+def test_packing_is_left_where_it_goes_wrong(monkeypatch, log, wrong, why):
+    corrupted_reorder(monkeypatch, wrong)
     plain, fast, model = plain_and_fast(retina(), retina(), dict(a=cwd('neck')))
-    assert not any(m.weight.is_mkldnn for m in model.teacher.model.modules() if isinstance(m, nn.Conv2d))
-    assert relative_error(fast, plain) < 1e-5 and "not in oneDNN's order, which changed readings" in ' '.join(log)
+    convs = [m for m in model.teacher.model.modules() if isinstance(m, nn.Conv2d)]
+    assert not any(conv.weight.is_mkldnn or 'forward' in conv.__dict__ for conv in convs)
+    assert relative_error(fast, plain) < 1e-5 and f"not in oneDNN's order, which {why}" in ' '.join(log)
+
+
+@pytest.mark.parametrize('channels', [1, 3, 64])
+@pytest.mark.parametrize('kernel', [1, 3])
+@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
+def test_bits_do_not_depend_on_the_sizes_that_came_before(channels, kernel, layout):
+    torch.manual_seed(0)
+    conv = nn.Conv2d(channels, 64, kernel).requires_grad_(False).eval()
+    network = nn.Sequential(conv, nn.Conv2d(64, 64, 1).requires_grad_(False)).to(memory_format=torch.channels_last)
+    images = torch.randn(2, channels, 17, 12).contiguous(memory_format=layout)
+    pack_convolutions(network)
+    first = network(images)
+    for other in (images, images, images[:, :, :8], images[:, :, :8]):
+        network(other)
+    found = network(images)
+    assert torch.equal(found, first) and found.stride() == first.stride()
+
+
+def test_what_a_convolution_takes_a_packed_one_takes():
+    network = convolutions()
+    image = torch.randn(8, 9, 9)
+    expected = network[0](image)
+    pack_convolutions(network)
+    torch.testing.assert_close(network[0](image), expected)
+    torch.testing.assert_close(network[0](input=image[None])[0], expected)
+
+
+def test_nothing_is_packed_where_onednn_is_switched_off():
+    like = torch.zeros(1)
+    assert can_pack(like) and not can_pack(like.double())
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert not can_pack(like)
 
 
 # ------------------------------------------------------------------------------------------------------ what is said

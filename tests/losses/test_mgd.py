@@ -165,6 +165,9 @@ def test_other_layers_never_work_in_blocks(in_blocks):
     handle = loss.generation[1].register_forward_hook(lambda *args: seen.append(args))
     loss(*given)
     handle.remove()
+    handle = loss.generation[2].register_full_backward_pre_hook(lambda *args: seen.append(args))
+    loss(*given)
+    handle.remove()
     loss.generation[1] = torch.nn.GELU()
     loss(*given)
     loss.generation = torch.nn.Sequential(
