@@ -174,8 +174,8 @@ def pack_convolutions(model: nn.Module) -> list[nn.Conv2d]:
     """From their next forward on, convolutions keep their weights in the order in which oneDNN multiplies them.
 
     Else it brings them into that order in each call, a third of the time of a ResNet's forward on a CPU. The order
-    depends on height and width of the maps: weights are packed where these stay as they are, and lie in plain order
-    where they change from call to call, as in a head that all levels share. Both orders give the same bits. The packed
+    depends on the maps' shape: weights are packed where it stays as it is, and lie in plain order where height or width
+    change from call to call, as in a head that all levels share. Both orders give the same bits. The packed
     weights take the place of the others, so that no memory is added; ``weight.to_dense()`` has the same numbers. While
     they are packed the model cannot be copied, saved or loaded into: :func:`unpack` it first.
 
@@ -211,8 +211,9 @@ class _Pointwise:
 
     def __init__(self, conv: nn.Conv2d) -> None:
         self.conv = conv
-        self.size: torch.Size | None = None  # of the last map, and how many before it had the same
+        self.shape: torch.Size | None = None  # of the last maps, and how many before them had the same
         self.alike, self.patience = 0, 1
+        self.packed: torch.Size | None = None  # for maps of this shape
 
     def __call__(self, input: Tensor) -> Tensor:
         conv = self.conv
@@ -226,16 +227,18 @@ class _Pointwise:
         return torch.ops.mkldnn._convolution_pointwise(input, conv.weight, conv.bias, *how, 'none', [], '')
 
     def _order(self, shape: torch.Size, how: tuple) -> None:
-        """Pack where the size is that of the last calls, and wait for twice as many once it was in vain."""
-        self.alike = self.alike + 1 if shape[-2:] == self.size else 0
-        self.size = shape[-2:]
-        packed = self.conv.weight.is_mkldnn
-        if packed and not self.alike:
+        """Pack for the shape that the last calls had; a map of another size undoes it, and the wait is doubled."""
+        self.alike = self.alike + 1 if shape == self.shape else 0
+        self.shape = shape
+        if self.packed and shape[-2:] != self.packed[-2:]:
             _unpack(self.conv)
+            self.packed = None
             self.patience *= 2
-        elif not packed and self.alike >= self.patience:
+        elif self.packed != shape and self.alike >= self.patience:
+            _unpack(self.conv)  # it was packed for another number of images
             weight = torch.ops.mkldnn._reorder_convolution_weight(self.conv.weight, *how, list(shape))
             self.conv.weight = nn.Parameter(weight, requires_grad=False)
+            self.packed = shape
 
 
 def widened(tensor: Tensor) -> Tensor:

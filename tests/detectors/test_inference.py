@@ -266,8 +266,11 @@ def test_convolutions_are_packed_where_sizes_stay():
 
     assert states(images, other, images, other) == [{False}] * 4
     assert states(other, images) == [{True}, {False}]
-    assert states(images, images[:1], other) == [{False}, {True}, {False}], 'twice as many after it was in vain'
+    assert states(images, images, other) == [{False}, {True}, {False}], 'twice as many after it was in vain'
     assert states(*[other] * 4) == [{False}] * 3 + [{True}]
+    alone = other[:1]
+    assert states(alone) == [{True}] and packed[0].forward.packed[0] == 2, 'a last batch is no reason'
+    assert states(*[alone] * 4) == [{True}] * 4 and packed[0].forward.packed[0] == 1, 'other batches from now on are'
 
 
 def test_packed_convolutions_with_a_gradient_autocast_and_nothing():
