@@ -212,7 +212,7 @@ class _Pointwise:
     def __init__(self, conv: nn.Conv2d) -> None:
         self.conv = conv
         self.shape: torch.Size | None = None  # of the last maps, and how many before them had the same
-        self.alike, self.patience = 0, 1
+        self.alike, self.patience = 0, 0
         self.packed: torch.Size | None = None  # for maps of this shape
 
     def __call__(self, input: Tensor) -> Tensor:
@@ -233,7 +233,7 @@ class _Pointwise:
         if self.packed and shape[-2:] != self.packed[-2:]:
             _unpack(self.conv)
             self.packed = None
-            self.patience *= 2
+            self.patience = max(1, 2 * self.patience)
         elif self.packed != shape and self.alike >= self.patience:
             _unpack(self.conv)  # it was packed for another number of images
             weight = torch.ops.mkldnn._reorder_convolution_weight(self.conv.weight, *how, list(shape))
