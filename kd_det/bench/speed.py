@@ -420,7 +420,5 @@ def peak_mib(call: Callable[[], Any], device: str = 'cpu') -> tuple[float, float
 def _tensors_mib(device: str) -> float:
     """MiB of all tensors of this process on a kind of device."""
     tensors = [each for each in gc.get_objects() if type(each) in (Tensor, nn.Parameter) and each.device.type == device]
-    packed = [each for each in tensors if each.is_mkldnn]  # a teacher's weights, which show no storage
-    storages = [each.untyped_storage() for each in tensors if not each.is_mkldnn]
-    sizes = {storage.data_ptr(): storage.nbytes() for storage in storages}
-    return (sum(sizes.values()) + sum(each.numel() * each.element_size() for each in packed)) / 2**20
+    storages = {each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in tensors}
+    return sum(storages.values()) / 2**20

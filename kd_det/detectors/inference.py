@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from mmcv.cnn.bricks.wrappers import Conv2d
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -18,15 +17,12 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 __all__ = [
     'PRECISIONS',
     'Trace',
-    'can_pack',
     'fold_batch_norms',
     'needs_nchw',
-    'pack_convolutions',
     'relative_error',
     'to_plain',
     'trace',
     'unfold',
-    'unpack',
     'widened',
 ]
 
@@ -98,14 +94,10 @@ def trace(model: nn.Module) -> Iterator[Trace]:
 
 def _foldable(conv: nn.Conv2d, norm: _BatchNorm) -> bool:
     """Whether the two are one affine map: plain forwards, plain weights, running statistics."""
-    plain = _is_plain(conv) and type(norm).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
-    return plain and norm.running_mean is not None and len(norm.running_mean) == conv.out_channels
-
-
-def _is_plain(conv: nn.Conv2d) -> bool:
-    """Whether its forward is a convolution with weights of its own, which no parametrisation makes anew."""
-    own = 'weight' in conv._parameters and 'bias' in conv._parameters
-    return own and type(conv).forward in (nn.Conv2d.forward, Conv2d.forward) and 'forward' not in conv.__dict__
+    plain = type(conv).forward in (nn.Conv2d.forward, Conv2d.forward)
+    plain = plain and type(norm).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
+    own = 'weight' in conv._parameters and 'bias' in conv._parameters  # else a parametrisation makes it anew
+    return plain and own and norm.running_mean is not None and len(norm.running_mean) == conv.out_channels
 
 
 def needs_nchw(model: nn.Module) -> list[str]:
@@ -159,86 +151,6 @@ def unfold(done: Iterable[tuple]) -> None:
     for conv, weight, bias, parent, name, norm in done:
         conv.weight, conv.bias = weight, bias
         parent._modules[name] = norm
-
-
-def can_pack(like: Tensor) -> bool:
-    """Whether :func:`pack_convolutions` works where this tensor lies."""
-    mkldnn = torch.backends.mkldnn
-    here = like.device.type == 'cpu' and like.dtype == torch.float32 and mkldnn.is_available() and mkldnn.enabled
-    return here and all(
-        hasattr(torch.ops.mkldnn, f'_{name}') for name in ('reorder_convolution_weight', 'convolution_pointwise')
-    )
-
-
-def pack_convolutions(model: nn.Module) -> list[nn.Conv2d]:
-    """From their next forward on, convolutions keep their weights in the order in which oneDNN multiplies them.
-
-    Else it brings them into that order in each call, a third of the time of a ResNet's forward on a CPU. The order
-    depends on the maps' shape: weights are packed where it stays as it is, and lie in plain order where height or width
-    change from call to call, as in a head that all levels share. Both orders give the same bits. The packed
-    weights take the place of the others, so that no memory is added; ``weight.to_dense()`` has the same numbers. While
-    they are packed the model cannot be copied, saved or loaded into: :func:`unpack` it first.
-
-    Args:
-        model: A frozen float32 model.
-
-    Returns:
-        What was changed, for :func:`unpack`.
-    """
-    convs = [m for m in model.modules() if isinstance(m, nn.Conv2d) and _is_plain(m) and m.padding_mode == 'zeros']
-    convs = [conv for conv in convs if not isinstance(conv.padding, str)]
-    for conv in convs:
-        conv.forward = _Pointwise(conv)
-    return convs
-
-
-def unpack(convs: Iterable[nn.Conv2d]) -> None:
-    """Undo :func:`pack_convolutions`."""
-    for conv in convs:
-        del conv.forward
-        _unpack(conv)
-
-
-def _unpack(conv: nn.Conv2d) -> None:
-    if conv.weight.is_mkldnn:
-        # Not contiguous(), which leaves the strides of a 1x1 kernel: the operator goes by strides.
-        dense = conv.weight.to_dense().to(memory_format=torch.channels_last)
-        conv.weight = nn.Parameter(dense, requires_grad=False)
-
-
-class _Pointwise:
-    """The forward of a convolution by oneDNN's operator, which takes weights in either order."""
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        self.conv = conv
-        self.shape: torch.Size | None = None  # of the last maps, and how many before them had the same
-        self.alike, self.patience = 0, 0
-        self.packed: torch.Size | None = None  # for maps of this shape
-
-    def __call__(self, input: Tensor) -> Tensor:
-        conv = self.conv
-        how = conv.padding, conv.stride, conv.dilation, conv.groups
-        plain = input.dtype == torch.float32 and input.dim() == 4 and input.numel() > 0
-        if not plain or torch.is_autocast_enabled('cpu') or (torch.is_grad_enabled() and input.requires_grad):
-            weight = conv.weight.to_dense() if conv.weight.is_mkldnn else conv.weight
-            return F.conv2d(input, weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
-        with torch.inference_mode(False):
-            self._order(input.shape, how)
-        return torch.ops.mkldnn._convolution_pointwise(input, conv.weight, conv.bias, *how, 'none', [], '')
-
-    def _order(self, shape: torch.Size, how: tuple) -> None:
-        """Pack for the shape that the last calls had; a map of another size undoes it, and the wait is doubled."""
-        self.alike = self.alike + 1 if shape == self.shape else 0
-        self.shape = shape
-        if self.packed and shape[-2:] != self.packed[-2:]:
-            _unpack(self.conv)
-            self.packed = None
-            self.patience = max(1, 2 * self.patience)
-        elif self.packed != shape and self.alike >= self.patience:
-            _unpack(self.conv)  # it was packed for another number of images
-            weight = torch.ops.mkldnn._reorder_convolution_weight(self.conv.weight, *how, list(shape))
-            self.conv.weight = nn.Parameter(weight, requires_grad=False)
-            self.packed = shape
 
 
 def widened(tensor: Tensor) -> Tensor:

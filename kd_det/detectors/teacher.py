@@ -22,20 +22,7 @@ from kd_det.losses._functional import map_tensors
 from kd_det.registry import MODELS
 from kd_det.taps import TapSet
 
-from .inference import (
-    PRECISIONS,
-    Trace,
-    can_pack,
-    fold_batch_norms,
-    needs_nchw,
-    pack_convolutions,
-    relative_error,
-    to_plain,
-    trace,
-    unfold,
-    unpack,
-    widened,
-)
+from .inference import PRECISIONS, Trace, fold_batch_norms, needs_nchw, relative_error, to_plain, trace, unfold, widened
 from .teacher_cache import TeacherCache
 
 _KEYS = ('config', 'checkpoint', 'strict', 'precision', 'fold', 'channels_last', 'compile', 'cache')
@@ -59,8 +46,7 @@ class Teacher:
             follow the autocast around the step, but for ``'fp32'``. Outside an autocast readings are float32.
         fold: Fold batch norms into the convolutions before them. A norm that a tap reads stays.
         channels_last: Whether weights and maps lie in NHWC order inside; readings are NCHW. Left out where operators of
-            mmcv run, which read memory in NCHW order. In float32 on a CPU, weights of convolutions lie in the order of
-            oneDNN where the size of its maps stays as it is; the network cannot be copied or saved then.
+            mmcv run, which read memory in NCHW order.
         compile: Let ``torch.compile`` have backbone and neck, if no tap lies inside them. What prevents it is logged.
         cache: ``dict(path=…, limit_gib=50)``: keep its readings on disk, see
             :class:`~kd_det.detectors.teacher_cache.TeacherCache`; None keeps nothing.
@@ -110,7 +96,6 @@ class Teacher:
         self._runs: dict[int, tuple[str, dict[Any, int]]] = {}
         self._trace = Trace()
         self._half: torch.dtype | None = None  # of its convolutions, once they were converted
-        self._packed: list[nn.Conv2d] = []
         self._norms: list[nn.Module] = []  # folded: adapters may still read their weights
         self._convert: tuple[dict[str, Any], dict[str, Any]] | None = None
 
@@ -160,12 +145,7 @@ class Teacher:
     def apply_(self, function: Callable[[Tensor], Tensor]) -> None:
         """What ``nn.Module._apply`` does: the teacher moves with the wrapper."""
         if self.loaded:
-            packed = bool(self._packed)
-            unpack(self._packed)
-            self._packed = []
             self.model._apply(function)
-            if packed and can_pack(next(self.model.parameters())):
-                self._packed = pack_convolutions(self.model)
             for norm in self._norms:
                 norm._apply(function)
 
@@ -331,8 +311,6 @@ class Teacher:
             done.append(str(dtype).removeprefix('torch.'))
         if self.compile:
             done.append(self._compile(taps))
-        elif self.channels_last and self._half is None and can_pack(next(self.model.parameters())):
-            done.append(self._pack(image, sample, taps, plain))
         with _same_draws(image):
             self._run(image, sample, taps)
         error = relative_error(taps.tensors(), plain)
@@ -358,25 +336,6 @@ class Teacher:
             return f'NCHW order, since NHWC {why}'
         self.channels_last = True
         return 'channels last'
-
-    def _pack(self, image: Tensor, sample: Any, taps: TapSet, plain: list[Tensor]) -> str:
-        """Weights in oneDNN's order, unless it changes readings; says what came of it."""
-        convs, why = pack_convolutions(self.model), ''
-        weights = [conv.weight for conv in convs]
-        image = image.contiguous(memory_format=torch.channels_last)
-        try:
-            found = self._plain_readings(image, sample, taps)
-            if not (error := relative_error(found, plain)) <= _rounding(image):
-                why = f'changed readings by {error:.1e}'
-        except Exception as exception:
-            why = f'failed with {type(exception).__name__}'
-        if why:
-            for conv, weight in zip(convs, weights):
-                conv.weight = weight
-            unpack(convs)
-            return f"weights not in oneDNN's order, which {why}"
-        self._packed = convs
-        return "weights in oneDNN's order"
 
     def _plain_readings(self, image: Tensor, sample: Any, taps: TapSet) -> list[Tensor]:
         """Readings of the network as it is, in float32; what it draws is the same each time."""

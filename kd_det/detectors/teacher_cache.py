@@ -344,7 +344,6 @@ class TeacherCache:
         now = (
             id(taps), str(device), torch.is_autocast_enabled(device.type), torch.get_autocast_dtype(device.type),
             teacher._dtype(device.type), dtype, torch.get_num_threads(), _settings(), _compiled(teacher.model),
-            bool(teacher._packed),
         )  # fmt: skip
         if now not in self._contexts:
             is_cpu = device.type == 'cpu'
@@ -367,7 +366,6 @@ class TeacherCache:
                 threads=torch.get_num_threads() if is_cpu else None,
                 settings=dict(now[7]),
                 compiled=now[8],
-                packed=now[9],
                 versions=_installed() | dict(
                     kd_det=__version__, mmcv=mmcv.__version__, mmdet=mmdet.__version__, mmengine=mmengine.__version__,
                     torch=torch.__version__, cuda=str(torch.version.cuda), cudnn=str(torch.backends.cudnn.version()),

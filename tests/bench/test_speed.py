@@ -302,13 +302,6 @@ def test_the_peak_is_above_what_stays_from_a_first_call():
     assert rest - before == pytest.approx(64, abs=1)
 
 
-@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason='torch was built without oneDNN')
-def test_packed_weights_count_at_rest():
-    before = speed._tensors_mib('cpu')
-    packed = torch.zeros(64, 1024, 4).to_mkldnn()
-    assert packed.is_mkldnn and speed._tensors_mib('cpu') - before == pytest.approx(1.0, abs=0.01)
-
-
 def test_ratios_are_per_round():
     assert ratio([2.0, 9.0, 4.0], [1.0, 2.0, 1.0], [1.0, 1.0, 1.0]) == dict(median=2.0, low=1.5, high=2.5)
     assert spread([3.0]) == dict(median=3.0, low=3.0, high=3.0)

@@ -24,16 +24,7 @@ from torch import nn
 
 from kd_det.detectors import distill_detector as wrapper_module
 from kd_det.detectors import teacher as teacher_module
-from kd_det.detectors.inference import (
-    can_pack,
-    fold_batch_norms,
-    pack_convolutions,
-    relative_error,
-    to_plain,
-    trace,
-    unfold,
-    unpack,
-)
+from kd_det.detectors.inference import fold_batch_norms, relative_error, to_plain, trace, unfold
 from kd_det.detectors.teacher import EMATeacher, Teacher
 from kd_det.errors import ConfigError
 from kd_det.taps import Tap, TapSet
@@ -214,156 +205,6 @@ def test_a_misspelt_precision_is_an_error():
         distiller(retina(), retina(), dict(a=cwd()), engine=dict(precision='fb16'))
 
 
-# ------------------------------------------------------------------------------------------------- order of the weights
-
-
-def corrupted_reorder(monkeypatch, wrong):
-    """Have oneDNN's order come out wrong."""
-    reorder = torch.ops.mkldnn._reorder_convolution_weight
-    monkeypatch.setattr(torch.ops.mkldnn, '_reorder_convolution_weight', lambda *args: wrong(reorder, *args))
-
-
-def convolutions():
-    torch.manual_seed(0)
-    conv, grouped = nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.Conv2d(16, 16, 3, padding=2, dilation=2, groups=4)
-    network = nn.Sequential(conv, nn.ReLU(inplace=True), grouped, nn.Conv2d(16, 4, 1, bias=False))
-    return network.requires_grad_(False).eval().to(memory_format=torch.channels_last)
-
-
-def test_packed_convolutions_give_the_same_and_are_undone():
-    network = convolutions()
-    before = {key: value.clone() for key, value in network.state_dict().items()}
-    images = torch.randn(2, 8, 17, 12).contiguous(memory_format=torch.channels_last)
-    expected, cut = network(images), network(images[:, :, :8])
-    packed = pack_convolutions(network)
-    for conv in packed:
-        conv.forward.patience = 1
-    with torch.inference_mode():
-        plain, found = network(images), (network(images), network(images[:1]), network(images.contiguous()))
-        assert [conv.weight.is_mkldnn for conv in packed] == [True] * 3
-        assert torch.equal(plain, found[0]), 'bits are those of plain order'
-        found = *found, network(images[:, :, :8])
-    for one, other in zip(found, (expected, expected[:1], expected, cut), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
-    network(images[:, :, :8])
-    unpack(packed)
-    assert not any('forward' in conv.__dict__ for conv in packed)
-    for key, value in network.state_dict().items():
-        assert torch.equal(value, before[key])
-    assert torch.equal(network(images), expected)
-
-
-def test_convolutions_are_packed_where_sizes_stay():
-    network = convolutions()
-    images = torch.randn(2, 8, 17, 12).contiguous(memory_format=torch.channels_last)
-    other = images[:, :, :8]
-    packed = pack_convolutions(network)
-
-    def states(*inputs):
-        found = []
-        for maps in inputs:
-            network(maps)
-            found.append({conv.weight.is_mkldnn for conv in packed})
-        return found
-
-    assert states(images, images[:1], images) == [{True}] * 3 and packed[0].forward.packed[0] == 2
-    assert states(other, images, other, images) == [{False}] * 4, 'sizes that change'
-    assert states(images, other) == [{True}, {False}]
-    assert states(other, other, images) == [{False}, {True}, {False}], 'twice as many after it was in vain'
-    assert states(*[images] * 4) == [{False}] * 3 + [{True}]
-    alone = images[:1]
-    assert states(alone) == [{True}] and packed[0].forward.packed[0] == 2, 'a last batch is no reason'
-    assert states(*[alone] * 4) == [{True}] * 4 and packed[0].forward.packed[0] == 1, 'other batches from now on are'
-
-
-def test_packed_convolutions_with_a_gradient_autocast_and_nothing():
-    network = convolutions()
-    images = torch.randn(2, 8, 9, 9).contiguous(memory_format=torch.channels_last)
-    leaf = images.clone().requires_grad_()
-    (expected,) = torch.autograd.grad(network(leaf).sum(), leaf)
-    with torch.autocast('cpu', torch.bfloat16):
-        half = network(images)
-    packed = pack_convolutions(network)
-    network(images), network(images)
-    assert all(conv.weight.is_mkldnn for conv in packed)
-    torch.testing.assert_close(torch.autograd.grad(network(leaf).sum(), leaf)[0], expected)
-    with torch.autocast('cpu', torch.bfloat16):
-        assert torch.equal(network(images), half)
-    assert network(images[:0]).shape == (0, 4, 5, 5)
-
-
-def test_convolutions_that_are_not_plain_are_not_packed():
-    network = nn.Sequential(
-        nn.Conv2d(4, 4, 3, padding=1, padding_mode='reflect'),
-        nn.Conv2d(4, 4, 3, padding='same'),
-        nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 1)),
-    )
-    assert pack_convolutions(network) == []
-
-
-def test_weights_of_a_teacher_are_packed_and_come_back_when_it_moves():
-    plain, fast, model = plain_and_fast(retina(), retina(), dict(a=cwd('neck')))
-    network = model.teacher.model
-    convs = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
-    assert all(conv.weight.is_mkldnn for conv in convs) and relative_error(fast, plain) < 1e-5
-    model.to('cpu')
-    for _ in range(2):
-        readings(model, *batch(model))
-    assert all(conv.weight.is_mkldnn for conv in convs)
-    model.double()
-    assert not any(conv.weight.is_mkldnn or 'forward' in conv.__dict__ for conv in convs)
-    assert {conv.weight.dtype for conv in convs} == {torch.float64}
-
-
-@pytest.mark.parametrize(
-    ('wrong', 'why'),
-    [
-        (lambda reorder, weight, *how: reorder(weight * 2, *how), 'changed readings by'),
-        (lambda reorder, weight, *how: reorder(weight, 'no padding'), 'failed with RuntimeError'),
-    ],
-    ids=['numbers', 'error'],
-)
-def test_packing_is_left_where_it_goes_wrong(monkeypatch, log, wrong, why):
-    corrupted_reorder(monkeypatch, wrong)
-    plain, fast, model = plain_and_fast(retina(), retina(), dict(a=cwd('neck')))
-    convs = [m for m in model.teacher.model.modules() if isinstance(m, nn.Conv2d)]
-    assert not any(conv.weight.is_mkldnn or 'forward' in conv.__dict__ for conv in convs)
-    assert relative_error(fast, plain) < 1e-5 and f"not in oneDNN's order, which {why}" in ' '.join(log)
-
-
-@pytest.mark.parametrize('channels', [1, 3, 64])
-@pytest.mark.parametrize('kernel', [1, 3])
-@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
-def test_bits_do_not_depend_on_the_sizes_that_came_before(channels, kernel, layout):
-    torch.manual_seed(0)
-    conv = nn.Conv2d(channels, 64, kernel).requires_grad_(False).eval()
-    network = nn.Sequential(conv, nn.Conv2d(64, 64, 1).requires_grad_(False)).to(memory_format=torch.channels_last)
-    images = torch.randn(2, channels, 17, 12).contiguous(memory_format=layout)
-    for conv in pack_convolutions(network):
-        conv.forward.patience = 1
-    first = network(images)
-    for other in (images, images[:1], images, images[:, :, :8], images[:, :, :8]):
-        network(other)
-    found = network(images)
-    assert torch.equal(found, first) and found.stride() == first.stride()
-
-
-def test_what_a_convolution_takes_a_packed_one_takes():
-    network = convolutions()
-    image = torch.randn(8, 9, 9)
-    expected = network[0](image)
-    pack_convolutions(network)
-    torch.testing.assert_close(network[0](image), expected)
-    torch.testing.assert_close(network[0](input=image[None])[0], expected)
-
-
-def test_nothing_is_packed_where_onednn_is_switched_off():
-    like = torch.zeros(1)
-    assert can_pack(like) and not can_pack(like.double())
-    with torch.backends.mkldnn.flags(enabled=False):
-        assert not can_pack(like)
-
-
 # ------------------------------------------------------------------------------------------------------ what is said
 
 
@@ -372,9 +213,7 @@ def test_the_log_says_once_what_was_done_and_what_it_changed(log):
     for _ in range(2):
         model.loss(*batch(model))
     (line,) = [line for line in log if 'readings differ' in line]
-    assert line.startswith(
-        "teacher: 20 batch norms folded, channels last, weights in oneDNN's order; readings differ by "
-    )
+    assert line.startswith('teacher: 20 batch norms folded, channels last; readings differ by ')
     assert float(line.split(' by ')[1].split()[0]) < 1e-5
     assert 'no tap needs bbox_head; freed' in ' '.join(log)
     assert not hasattr(model.teacher.model, 'bbox_head')
