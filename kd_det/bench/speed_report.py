@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from kd_det.errors import ConfigError
@@ -55,6 +56,11 @@ def _of(figures: Mapping[str, Any], name: str, precision: str) -> Any:
     return next((figures[name.format(each)] for each in names if name.format(each) in figures), None)
 
 
+def _title(name: str) -> str:
+    """A method in capitals, or the stem of a config."""
+    return Path(name).stem if name.endswith('.py') else name.upper()
+
+
 def judge(steps: Mapping[str, Any], losses: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     """Rows (what, bar, measured, verdict) for every bar whose figures were measured.
 
@@ -72,7 +78,7 @@ def judge(steps: Mapping[str, Any], losses: Mapping[str, Any]) -> Iterator[tuple
     for name, job in steps.items():
         value = _of(job.get('to_mmrazor', {}), '{} / SingleTeacherDistill', 'fp32')
         if value:
-            what = f"step / mmrazor's SingleTeacherDistill, {name.upper()}, {plain}"
+            what = f"step / mmrazor's SingleTeacherDistill, {_title(name)}, {plain}"
             yield _judged(what, BARS['mmrazor'], value['median'], range_text(value))
     for name in BARS['floor']['fp32']:
         value = _of(steps.get(name, {}).get('teacher', {}), '{}', 'fp32')
@@ -87,7 +93,7 @@ def judge(steps: Mapping[str, Any], losses: Mapping[str, Any]) -> Iterator[tuple
         if ours is not None and theirs:
             best = min(theirs)
             shown = f'{ours / best:.3f} ({ours:.0f} / {best:.0f} MiB)'
-            what = f"peak memory, networks included / mmrazor's best, {name.upper()}"
+            what = f"peak memory, networks included / mmrazor's best, {_title(name)}"
             yield _judged(what, BARS['memory'], ours / best, shown)
     for name in ('nst', 'fsp', 'rkd_angle'):
         for entry in losses.get(name, ()):
