@@ -226,11 +226,6 @@ def _detector(text: str) -> str | None:
     return found and found[0].lower()
 
 
-def _in_title(pair: Mapping) -> tuple[str | None, ...]:
-    """The detectors that a pair's title names, teacher first."""
-    return tuple(_detector(side) for side in re.split(r' to | → ', str(pair.get('title') or '')))
-
-
 def _networks(name: str, figures: SettingFigures) -> str:
     """The networks of teacher and student, as the title calls them; where there is none, the setting's name."""
     return str(figures.pair.get('title') or name)
@@ -241,7 +236,9 @@ def _heads_differ(name: str, pair: Mapping) -> bool:
     if 'hetero' in name:
         return True
     configs = [re.split(r'[/:]', str(pair.get(key) or ''))[-1] for key in ('teacher', 'student')]
-    for known in (tuple(_detector(side) for side in configs), _in_title(pair)):
+    title = re.split(r' to | → ', str(pair.get('title') or ''))
+    for sides in (configs, title):
+        known = [_detector(side) for side in sides]
         if len(known) == 2 and None not in known:
             return known[0] != known[1]
     return False
