@@ -10,5 +10,6 @@ bench = dict(
         pkd={},
     ),
     seeds=[0, 1, 2, 3],
-    tune=dict(factors=[0.2, 1.0, 5.0, 25.0], length=0.5, holdout=0.2, seed=1000),
+    tune=dict(factors=[0.2, 1.0, 5.0, 25.0, 125.0], length=0.5, holdout=0.2, seed=1000),
+    as_long_as_teacher=True,
 )  # fmt: skip

@@ -9,5 +9,6 @@ bench = dict(
     methods={name: dict(change=dict(student='neck[0:3]', teacher='neck[1:4]')) for name in ('cwd', 'fgd', 'pkd')}
     | {f'{name}_by_size': dict(fragment=name) for name in ('cwd', 'fgd', 'pkd')},
     seeds=[0, 1, 2, 3],
-    tune=dict(factors=[0.2, 1.0, 5.0, 25.0], length=0.5, holdout=0.2, seed=1000),
+    tune=dict(factors=[0.2, 1.0, 5.0, 25.0, 125.0], length=0.5, holdout=0.2, seed=1000),
+    as_long_as_teacher=True,
 )
