@@ -129,9 +129,25 @@ def find_method(name: str) -> Method:
     )
 
 
-def method_or_new(name: str) -> Method:
-    """As :func:`find_method`; a method that the catalogue lacks keeps its name and is of the family ``other``."""
+def method_or_new(name: str, fragment: str | None = None) -> Method:
+    """As :func:`find_method`; a method that the catalogue lacks keeps its name and is of the family ``other``.
+
+    Args:
+        name: What the setting calls it.
+        fragment: Its fragment. Where the catalogue has that under another name, the method is the fragment's, and both
+            names are in its title: ``fgd_strong`` made of ``fgd`` is 'FGD (fgd_strong)'.
+    """
+    by_name = _find(name)
+    by_fragment = _find(fragment) if fragment else None
+    if by_fragment is None:
+        return by_name or Method(name, name, 'other', '', 'ours', '')
+    if by_name is not None and by_name.name == by_fragment.name:
+        return by_fragment
+    return replace(by_fragment, name=name, title=f'{by_fragment.title} ({name})')
+
+
+def _find(name: str) -> Method | None:
     try:
         return find_method(name)
     except ConfigError:
-        return Method(name, name, 'other', '', 'ours', '')
+        return None

@@ -164,15 +164,14 @@ def shuffle_labels(cfg: Config, seed: int) -> None:
 
 def class_counts(leaf: Any, classes: Sequence[str]) -> list[int] | None:
     """How many objects of each class a data set has, in COCO's or VOC's form; None for other forms."""
-    path = Path(leaf.get('data_root') or '', leaf.get('ann_file') or '')
+    path = _listed(leaf)
     counts = dict.fromkeys(classes, 0)
     if path.suffix == '.json' and path.is_file():
         content = json.loads(path.read_text())
         names = {category['id']: category['name'] for category in content['categories']}
         found = [names[box['category_id']] for box in content['annotations']]
     elif path.suffix == '.txt' and path.is_file():
-        folder = path.parents[2] / 'Annotations'  # beside ImageSets/Main
-        trees = [ElementTree.parse(folder / f'{name}.xml') for name in path.read_text().split()]
+        trees = [ElementTree.parse(file) for file in _boxes_of(leaf)]
         found = [each.findtext('name') for tree in trees for each in tree.iter('object')]
     else:
         return None
@@ -180,6 +179,26 @@ def class_counts(leaf: Any, classes: Sequence[str]) -> list[int] | None:
         if name in counts:
             counts[name] += 1
     return list(counts.values()) if any(counts.values()) else None
+
+
+def _of(method: Method | None) -> dict[str, Any]:
+    """What a record says of its method: name, fragment, and whose its weights are if the setting changes them."""
+    if method is None:
+        return dict(method=None)
+    facts = dict(method=method.name, fragment=method.fragment)
+    changed = [method.change, *method.terms.values()]
+    if any(_numbers({key: part.get(key) for key in ('weight', 'loss')}) for part in changed):
+        facts['weights_are'] = 'ours'
+    return facts
+
+
+def _numbers(value: Any) -> bool:
+    """Whether there is a number in a part of a config."""
+    if isinstance(value, Mapping):
+        return any(map(_numbers, value.values()))
+    if isinstance(value, (list, tuple)):
+        return any(map(_numbers, value))
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def without_pretrained(value: Any) -> None:
@@ -202,10 +221,11 @@ class Cells:
         setting: The setting; its data must exist.
         folder: Work folder of the setting.
         device: ``'cpu'`` or ``'cuda'``.
+        weights: Those that are to be measured: ``'published'``, ``'tuned'`` or ``'both'``.
     """
 
-    def __init__(self, setting: Setting, folder: Path, device: str = 'cpu') -> None:
-        self.setting, self.folder, self.device = setting, Path(folder), device
+    def __init__(self, setting: Setting, folder: Path, device: str = 'cpu', weights: str = 'both') -> None:
+        self.setting, self.folder, self.device, self.weights = setting, Path(folder), device, weights
         self._made: dict[str, Cell] = {}
         self._data: dict[str, str] = {}
         self._images: dict[str, int] = {}
@@ -218,20 +238,19 @@ class Cells:
 
     # --- which cells there are ----------------------------------------------------------------------------------------
 
-    def all(self, records: Iterable[dict], weights: str = 'both') -> list[Cell]:
+    def all(self, records: Iterable[dict]) -> list[Cell]:
         """Every cell that can be named by now, in the order to run them: tuned ones once their factors are known.
 
         Other teachers (random weights, shuffled labels, the student itself) teach at the tuned factor too.
 
         Args:
             records: What is measured so far.
-            weights: ``'published'``, ``'tuned'`` or ``'both'``.
         """
         s, records = self.setting, list(records)
-        tunes = s.tune is not None and weights != 'published'
+        tunes = s.tune is not None and self.weights != 'published'
         cells = [self.teacher('trained')] + [self.plain(seed) for seed in s.seeds]
         methods = list(s.methods.values())
-        if weights != 'tuned' or s.tune is None:
+        if self.weights != 'tuned' or s.tune is None:
             cells += [self.method(m, 1.0, seed) for seed in s.seeds for m in methods]
         if s.longer:
             cells += [self.plain(seed, 'plain_longer') for seed in s.seeds]
@@ -325,7 +344,7 @@ class Cells:
         length = stretch(cfg, tune['length'])
         source = self.teacher('tune' if self.setting.teacher_checkpoint is None else 'trained')
         facts = dict(kind='tune', role='plain' if method is None else 'method', seed=seed, epochs=length)
-        facts |= dict(method=method and method.name, teacher=method and source.facts['teacher'], factor=factor)
+        facts |= _of(method) | dict(teacher=method and source.facts['teacher'], factor=factor)
         return self._distilled(name, facts, cfg, method, source, True)
 
     def method(self, method: Method, factor: float, seed: int, teacher: str = 'trained') -> Cell:
@@ -346,7 +365,7 @@ class Cells:
         cfg = self.setting.config('student')
         length = stretch(cfg, 1.0)
         role = 'self_distilled' if teacher == 'self' else 'method'
-        facts = dict(kind='student', role=role, method=method.name, teacher=teacher, factor=factor, seed=seed)
+        facts = dict(kind='student', role=role, **_of(method), teacher=teacher, factor=factor, seed=seed)
         facts['epochs'] = length
         source = None
         if teacher in ('trained', 'shuffled'):
@@ -362,7 +381,7 @@ class Cells:
             return self._made[name]
         cfg = self.setting.config('student')
         stretch(cfg, 1.0)
-        facts = dict(kind='timing', role='method', method=method.name, teacher='trained', factor=1.0)
+        facts = dict(kind='timing', role='method', **_of(method), teacher='trained', factor=1.0)
         facts |= dict(seed=self.setting.seeds[0], epochs=1)
         cell = self._distilled(name, facts, cfg, method, self.teacher('trained'), False, ['timing'])
         cell.job.plain, cell.images = self.setting.config('student'), 60 * cell.facts['batch_size']
@@ -420,7 +439,7 @@ class Cells:
 
     def absent(self) -> list[Path]:
         """Annotation files of teacher and student that do not exist."""
-        named = [path for who in ('teacher', 'student') for path in self._annotations(self.setting.config(who))]
+        named = [path for who in ('teacher', 'student') for path, _ in self._annotations(self.setting.config(who))]
         return [path for path in dict.fromkeys(named) if not path.is_file()]
 
     # --- how they are made --------------------------------------------------------------------------------------------
@@ -490,7 +509,10 @@ class Cells:
             source = self.teacher('tune' if holdout and s.teacher_checkpoint is None else 'trained')
             inherit = (s.config('teacher'), source.weights, s.inherit)
             needs, heritage = (source.name,), [source.digest, s.inherit]
-        start = digest_of(without_places(detector_config(plain)), seed, heritage)
+        first = [without_places(detector_config(plain)), seed, heritage]
+        if _local_files(detector_config(plain)):
+            first.append(_local_files(detector_config(plain)))
+        start = digest_of(*first)
         initial = self.folder / f'initial-seed{seed}-{start[:10]}.pth'
         job = Job(self._part(label, seed, cfg, name, [start, inputs]), make=[(plain, seed, initial)], inherit=inherit)
         job.part.initial = initial
@@ -507,6 +529,8 @@ class Cells:
         for key in ('default_hooks', 'visualizer', 'vis_backends', 'log_processor', 'log_level', 'env_cfg', 'work_dir'):
             content.pop(key, None)
         content = {k: v for k, v in content.items() if k in _OUTCOME}
+        if '://' in str(cfg.get('load_from')):
+            content['load_from'] = cfg.load_from
         files = {**_local_files(cfg.model), **_local_files(dict(load_from=cfg.get('load_from')))}
         if files:
             content['files'] = files
@@ -549,6 +573,7 @@ class Cells:
             methods=list(s.methods),
             seeds=list(s.seeds),
             factors=s.tune and list(s.tune['factors']),
+            weights=self.weights,
             longer=s.longer,
             as_long_as_teacher=s.as_long_as_teacher,
             self_distilled=s.self_distilled,
@@ -564,17 +589,18 @@ class Cells:
             hint = '' if not self.absent() else f' {DATA_ROOT}'
             raise DataError(f'{error}{hint}') from error
 
-    def _annotations(self, cfg: Config) -> list[Path]:
+    def _annotations(self, cfg: Config) -> list[tuple[Path, Any]]:
+        """Annotation files, each with its data set's config."""
         loaders = (cfg.train_dataloader, cfg.get('val_dataloader'))
         found = [leaf for loader in loaders if loader for leaf in leaves(loader.dataset)]
-        return [Path(leaf.get('data_root') or '', leaf.ann_file) for leaf in found if leaf.get('ann_file')]
+        return [(_listed(leaf), leaf) for leaf in found if leaf.get('ann_file')]
 
     def _fingerprint(self, cfg: Config) -> list[str]:
-        """Digests of the annotation files."""
+        """Digests of the annotation files; with a list of VOC's form, those of the images that it lists."""
         out = []
-        for path in self._annotations(cfg):
+        for path, leaf in self._annotations(cfg):
             if str(path) not in self._data:
-                self._data[str(path)] = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else 'absent'
+                self._data[str(path)] = _contents(path, leaf)
             out.append(self._data[str(path)])
         return out
 
@@ -588,6 +614,28 @@ _OUTCOME = (
     'model', 'train_dataloader', 'val_dataloader', 'val_evaluator', 'optim_wrapper', 'param_scheduler', 'train_cfg',
     'custom_hooks', 'auto_scale_lr',
 )  # fmt: skip
+
+
+def _listed(leaf: Any) -> Path:
+    """The annotation file of a data set."""
+    return Path(leaf.get('data_root') or '', leaf.get('ann_file') or '')
+
+
+def _contents(path: Path, leaf: Any) -> str:
+    """Digest of an annotation file; of a list of VOC's form, also of the XML files that it names."""
+    if not path.is_file():
+        return 'absent'
+    digest = hashlib.sha256(path.read_bytes())
+    for file in _boxes_of(leaf) if path.suffix == '.txt' else ():
+        digest.update(file.read_bytes() if file.is_file() else b'absent')
+    return digest.hexdigest()
+
+
+def _boxes_of(leaf: Any) -> list[Path]:
+    """The XML files of the images that a data set of VOC's form lists, in its order."""
+    sub = (leaf.get('data_prefix') or {}).get('sub_data_root', '')
+    folder = Path(leaf.get('data_root') or '', sub, leaf.get('ann_subdir') or 'Annotations')
+    return [folder / f'{name}.xml' for name in _listed(leaf).read_text().split()]
 
 
 def _local_files(value: Any, key: str = '') -> dict[str, str]:
@@ -609,7 +657,7 @@ def _count(dataset: Any, known: dict[str, int]) -> int:
         return sum(_count(each, known) for each in dataset.datasets)
     if 'dataset' in dataset:
         return dataset.get('times', 1) * _count(dataset.dataset, known)
-    path = Path(dataset.get('data_root') or '', dataset.get('ann_file') or '')
+    path = _listed(dataset)
     if str(path) not in known:
         if not path.is_file():
             known[str(path)] = 1

@@ -220,7 +220,7 @@ class SettingFigures:
         """Whether weights are tuned, by plan or, without one, by the records."""
         if self.plan is None:
             return any(row.holdout for row in self.rows)
-        return bool(self.plan.get('factors')) and self.plan.get('weights') != 'published'
+        return _tunes(self.plan, self.rows)
 
     def weights(self, row: MethodRow, column: Column | None) -> str:
         """Which weights a column of a method is of, in words."""
@@ -399,7 +399,13 @@ def _first(item: tuple) -> float:
     return item[0] if item[0] is not None else 0.0
 
 
+def _fragments(records: Sequence[Record]) -> dict[str, str]:
+    """Name of a method → its fragment, for those whose records say."""
+    return {r['method']: r['fragment'] for r in records if r.get('fragment')}
+
+
 def _controls(students: Sequence[Record], plain: dict[int, float]) -> list[Control]:
+    fragments = _fragments(students)
     runs: dict[tuple[str, float], dict[str, dict[int, float]]] = {}
     for record in students:
         if record['role'] == 'method':
@@ -410,7 +416,9 @@ def _controls(students: Sequence[Record], plain: dict[int, float]) -> list[Contr
         if by.keys() & {'random', 'shuffled'}:
             trained, random, shuffled = (by.get(teacher, {}) for teacher in ('trained', 'random', 'shuffled'))
             pairs = ((trained, plain), (random, plain), (shuffled, plain), (trained, random), (trained, shuffled))
-            controls.append(Control(method_or_new(name), factor, *(paired_difference(*pair) for pair in pairs)))
+            controls.append(
+                Control(method_or_new(name, fragments.get(name)), factor, *(paired_difference(*pair) for pair in pairs))
+            )
     return controls
 
 
@@ -520,16 +528,17 @@ def collect(records: Sequence[Record]) -> SettingFigures:
     mine = [r for r in students if r['role'] == 'method' and r['teacher'] == 'trained']
     names = dict.fromkeys(r['method'] for r in mine) | dict.fromkeys(name for name in holdout if name is not None)
     factors = {factor for name in names for factor in holdout.get(name, {})} | set((plan or {}).get('factors') or ())
-    titles = collections.Counter(method_or_new(name).title for name in names)
+    fragments = _fragments(records)
+    methods = {name: method_or_new(name, fragments.get(name)) for name in names}
+    titles = collections.Counter(method.title for method in methods.values())
     rows = []
-    for name in names:
+    for name, method in methods.items():
         runs = [r for r in mine if r['method'] == name]
         factor = choose_factor(holdout.get(name, {})) if factors <= holdout.get(name, {}).keys() else None
         published = _column([r for r in runs if r['factor'] == 1], plain, teacher, timings)
         tuned = published
         if factor != 1:
             tuned = _column([r for r in runs if r['factor'] == factor], plain, teacher, timings)
-        method = method_or_new(name)
         if titles[method.title] > 1:  # two fragments of one method
             method = replace(method, name=name, title=f'{method.title} ({name})')
         origin = next((r['weights_are'] for r in runs if r.get('weights_are')), method.weights_are)
@@ -639,6 +648,11 @@ def _missing(
     return found
 
 
+def _tunes(plan: Mapping, rows: Sequence[MethodRow]) -> bool:
+    """Whether weights are to be tuned: where the newest run asked for published ones, if some were tuned before."""
+    return bool(plan.get('factors')) and (plan.get('weights') != 'published' or any(row.holdout for row in rows))
+
+
 def _planned_and_missing(
     plan: Mapping,
     records: Sequence[Record],
@@ -649,7 +663,7 @@ def _planned_and_missing(
 ) -> list[str]:
     """Sentences about what is planned and has no record, but for timings; nothing else."""
     seeds, factors = list(plan['seeds']), list(plan.get('factors') or [])
-    tunes = bool(factors) and plan.get('weights') != 'published'
+    tunes = _tunes(plan, rows)
     teachers = {record['teacher'] for record in records if record['kind'] == 'teacher'}
     found = [] if 'trained' in teachers else [_NO_TEACHER]
     if plan.get('shuffled_teacher') and 'shuffled' not in teachers:
@@ -663,7 +677,7 @@ def _planned_and_missing(
         found.append('No record of a plain student trained for as long as the teacher.')
     if tunes and not plain_tuned:
         found.append('The plain student lacks its run on the holdout.')
-    known = {row.label: row for row in rows}
+    known, fragments = {row.label: row for row in rows}, _fragments(records)
     lacking_by: dict[str, list[str]] = {}
     for name in plan['methods']:
         row, parts, columns = known.get(name), [], {}
@@ -688,7 +702,7 @@ def _planned_and_missing(
                 ]
                 parts += _lacking(f'a teacher of {title} at factor {factor:g}', seeds, there)
         if parts:
-            title = row.method.title if row else method_or_new(name).title
+            title = row.method.title if row else method_or_new(name, fragments.get(name)).title
             lacking_by.setdefault('; '.join(parts), []).append(title)
     for parts, titles in lacking_by.items():
         found.append(f'{enumerate_names(titles)} {"lack" if len(titles) > 1 else "lacks"} {parts}.')

@@ -113,7 +113,7 @@ class _Bench:
         self.commit = _commit()  # of what is imported now, whatever is edited while it runs
         self.threads = options.threads or max(1, (os.cpu_count() or 1) // len(self.slots))
         device = 'cuda' if options.gpus else 'cpu'
-        self.cells = {s.name: Cells(s, options.work_dir / s.name, device) for s in settings}
+        self.cells = {s.name: Cells(s, options.work_dir / s.name, device, options.weights) for s in settings}
         self.failed: dict[tuple[str, str], str] = {}
         self.running: list[_Running] = []
         #: Seconds per image by setting and kind, and of distilled runs by setting and method, too; and what a process
@@ -132,7 +132,7 @@ class _Bench:
         missing, done = [], 0
         for setting in self.settings:
             cells = self.cells[setting.name]
-            listed = cells.all(self.ledger.records(setting.name), self.options.weights)
+            listed = cells.all(self.ledger.records(setting.name))
             by_name = {cell.name: cell for cell in listed}
             if self.options.only:
                 listed = [c for c in listed if _under(c.name, self.options.only)]
@@ -155,7 +155,7 @@ class _Bench:
             names: list[str] = []
             for setting in self.settings:
                 cells = self.cells[setting.name]
-                names += [cell.name for cell in cells.all(self.ledger.records(setting.name), self.options.weights)]
+                names += [cell.name for cell in cells.all(self.ledger.records(setting.name))]
                 names += [given] if cells.named(given) is not None else []
             if not any(_under(name, (given,)) for name in names):
                 known = dict.fromkeys([*(name.split('/')[0] for name in names), *names])

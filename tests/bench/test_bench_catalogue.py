@@ -78,3 +78,11 @@ def test_unknown_method_is_named_or_taken_as_new():
     new = method_or_new('mine')
     assert (new.title, new.family, new.weights_are) == ('mine', 'other', 'ours')
     assert method_or_new('fgd_yolox').title == 'FGD'
+
+
+def test_a_method_under_another_name_is_that_of_its_fragment():
+    strong = method_or_new('fgd_strong', 'fgd')
+    assert (strong.name, strong.title, strong.family) == ('fgd_strong', 'FGD (fgd_strong)', 'feature')
+    assert strong.weights_are == 'published' and strong.source == method_or_new('fgd').source
+    assert method_or_new('kd', 'kd_two_stage') == find_method('kd_two_stage')  # whose weights are published
+    assert method_or_new('kd', './mine.py') == find_method('kd') and method_or_new('new', './mine.py').family == 'other'

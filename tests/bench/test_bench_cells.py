@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim import SGD
 from toy_bench import CONFIGS, IMAGES, write_config, write_pair, write_setting
 
-from kd_det.bench.cells import Cell, Cells, digest_of, stretch, without_places
+from kd_det.bench.cells import Cell, Cells, _contents, digest_of, stretch, without_places
 from kd_det.bench.setting import load_setting
 from kd_det.datasets.synthetic import SyntheticSpec, write_synthetic
 from kd_det.errors import ConfigError
@@ -34,14 +34,16 @@ def before(tmp_path_factory, drawn) -> dict[str, str]:
     return digests(tmp_path_factory.mktemp('before'), drawn, **FULL)
 
 
-def cells_of(folder: Path, drawn: Path, work: str = 'work', device: str = 'cpu', seed: int = 0, **bench) -> Cells:
+def cells_of(
+    folder: Path, drawn: Path, work: str = 'work', device: str = 'cpu', seed: int = 0, weights: str = 'both', **bench
+) -> Cells:
     """Cells of a setting in its own folder with its own copy of the data."""
     data = folder / 'data'
     if not data.is_dir():
         shutil.copytree(drawn, data)
     images = {**IMAGES, 'seed': seed}
     setting = load_setting(write_setting(folder, data_root=str(data), synthetic=images, **bench))
-    return Cells(setting, folder / work, device)
+    return Cells(setting, folder / work, device, weights)
 
 
 FULL = dict(
@@ -90,12 +92,12 @@ def test_names_of_all_cells(tmp_path, drawn):
 
 
 def test_weights_choose_which_cells_there_are(tmp_path, drawn):
-    cells = cells_of(tmp_path, drawn, **FULL)
-    published = {cell.name for cell in cells.all([], 'published')}
+    published = {cell.name for cell in cells_of(tmp_path, drawn, weights='published', **FULL).all([])}
     assert 'pkd/x1/seed0' in published and not any('tune' in name for name in published)
-    before = {cell.name for cell in cells.all([], 'tuned')}
+    cells = cells_of(tmp_path, drawn, weights='tuned', **FULL)
+    before = {cell.name for cell in cells.all([])}
     assert 'pkd/x1/seed0' not in before and {'tune/pkd/x1', 'plain/seed0', 'teacher/tune'} <= before
-    after = {cell.name for cell in cells.all(tuned_to(cells, 4.0), 'tuned')}
+    after = {cell.name for cell in cells.all(tuned_to(cells, 4.0))}
     assert {name for name in after if name.startswith('pkd/')} == {'pkd/x4/seed0', 'pkd/x4/seed1'}
 
 
@@ -124,7 +126,7 @@ def test_other_teachers_teach_at_the_tuned_weights(tmp_path, drawn):
         listed
     )
     assert listed['self_distilled/pkd/x4/seed0'].facts['factor'] == 4.0
-    published = {cell.name for cell in cells_of(tmp_path, drawn, **FULL).all([], 'published')}
+    published = {cell.name for cell in cells_of(tmp_path, drawn, weights='published', **FULL).all([])}
     assert {'random_teacher/pkd/x1/seed0', 'shuffled_teacher/pkd/x1/seed1', 'self_distilled/pkd/x1/seed0'} <= published
 
 
@@ -438,6 +440,54 @@ def test_weights_of_the_users_that_change_change_the_digest(tmp_path, drawn):
 
     start = dict(load_from=str(tmp_path / 'start.pth'))
     assert len({digest('a'), digest('b', **start), digest('c', **start)}) == 3
+
+
+def test_weights_under_one_name_that_change_make_new_first_weights(tmp_path, drawn):
+    start = tmp_path / 'backbone.pth'
+    write_pair(
+        tmp_path, model=dict(backbone=dict(init_cfg=dict(_delete_=True, type='Pretrained', checkpoint=str(start))))
+    )
+    cells = []
+    for text in ('one', 'two'):
+        start.write_text(text)
+        cells.append(cells_of(tmp_path, drawn, **FULL).plain(0))
+    assert cells[0].digest != cells[1].digest
+    assert cells[0].job.part.initial != cells[1].job.part.initial
+
+
+def test_a_url_to_start_from_counts(tmp_path, drawn):
+    digests = set()
+    for number, start in enumerate([{}, dict(load_from='https://a/1.pth'), dict(load_from='https://a/2.pth')]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        write_pair(folder, **start)
+        digests.add(cells_of(folder, drawn, **FULL).plain(0).digest)
+    assert len(digests) == 3
+
+
+def test_boxes_of_vocs_form_that_change_change_the_digest(tmp_path):
+    leaf = dict(data_root=str(tmp_path), ann_file='VOC/Main/train.txt', data_prefix=dict(sub_data_root='VOC'))
+    listed = tmp_path / leaf['ann_file']
+    boxes = tmp_path / 'VOC' / 'Annotations' / '7.xml'
+    for file in (listed, boxes):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    listed.write_text('7\n')
+    found = {_contents(listed, leaf)}
+    for text in ('<annotation/>', '<annotation><object/></annotation>'):
+        boxes.write_text(text)
+        found.add(_contents(listed, leaf))
+    assert len(found) == 3
+
+
+def test_a_record_says_its_fragment_and_whose_weights_are_changed(tmp_path, drawn):
+    methods = dict(mine=dict(fragment='pkd'), strong=dict(fragment='pkd', change=dict(weight=3.0)))
+    made = cells_of(tmp_path, drawn, methods=methods)
+    methods = made.setting.methods
+    facts = {name: made.method(methods[name], 1.0, 0).facts for name in ('mine', 'strong')}
+    assert [facts[name]['fragment'] for name in facts] == ['pkd', 'pkd']
+    assert facts['strong']['weights_are'] == 'ours' and 'weights_are' not in facts['mine']
+    assert made.timing(methods['mine']).facts['fragment'] == 'pkd'
+    assert made.plain(0).facts['plan']['weights'] == 'both'
 
 
 def test_shuffled_labels_are_as_frequent_as_the_real_ones(tmp_path, drawn):
