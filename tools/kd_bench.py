@@ -17,6 +17,11 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+#: Options that are keys of a setting, too.
+_KEYS = (
+    'teacher_checkpoint', 'seeds', 'inherit', 'data_root', 'self_distilled', 'longer', 'as_long_as_teacher',
+    'random_teacher', 'shuffled_teacher',
+)  # fmt: skip
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -36,6 +41,27 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--weights', choices=['published', 'tuned', 'both'], default='both', help='default: both')
     parser.add_argument('--tune', nargs='+', type=float, metavar='FACTOR', help='factors to tune over, 1 among them')
     parser.add_argument('--inherit', nargs='+', help="parts of the student that start from the teacher's weights")
+    parser.add_argument(
+        '--self-distilled',
+        metavar='METHOD',
+        help='the method by which the student also learns from a trained copy of itself; without a setting the first '
+        "of --methods that can, or 'none'",
+    )
+    parser.add_argument(
+        '--longer', type=float, metavar='TIMES', help='also a plain student trained for so many times the schedule'
+    )
+    parser.add_argument(
+        '--as-long-as-teacher', action='store_true', default=None, help='also a plain student trained for as long as it'
+    )
+    parser.add_argument(
+        '--random-teacher', nargs='+', metavar='METHOD', help='methods that also learn from a teacher of random weights'
+    )
+    parser.add_argument(
+        '--shuffled-teacher',
+        nargs='+',
+        metavar='METHOD',
+        help='methods that also learn from a teacher trained on shuffled labels',
+    )
     parser.add_argument('--jobs', type=int, default=1, help='processes side by side, on each GPU if there are some')
     parser.add_argument('--gpus', nargs='+', default=[], metavar='N', help='GPUs to use (default: the CPU)')
     parser.add_argument(
@@ -97,7 +123,8 @@ def _flags(args: argparse.Namespace, names: Iterable[str]) -> list[str]:
     for name in names:
         value = getattr(args, name)
         if value is not None:
-            words += [f'--{name.replace("_", "-")}', *map(str, value if isinstance(value, list) else [value])]
+            values = [] if value is True else value if isinstance(value, list) else [value]
+            words += [f'--{name.replace("_", "-")}', *map(str, values)]
     return words
 
 
@@ -107,36 +134,39 @@ def make_settings(args: argparse.Namespace) -> list:
     Raises:
         ConfigError: For what is missing or unknown.
     """
-    from kd_det.bench.setting import load_setting, make_setting, only_methods
+    from kd_det.bench.setting import first_to_teach_itself, load_setting, make_setting, only_methods
 
-    common = dict(seeds=args.seeds, inherit=args.inherit, data_root=args.data_root)
-    common['teacher_checkpoint'] = args.teacher_checkpoint
+    common = {name: getattr(args, name) for name in _KEYS}
+    if args.self_distilled == 'none':
+        common['self_distilled'] = None
     if args.tune:
         common['tune'] = dict(factors=args.tune)
     common = {key: value for key, value in common.items() if value is not None}
-    names = ('teacher', 'student', 'teacher_checkpoint', 'name', 'methods', 'seeds', 'tune', 'inherit', 'data_root')
-    changed = shlex.join(_flags(args, names))
+    changed = shlex.join(_flags(args, ('teacher', 'student', 'name', 'methods', 'tune', *_KEYS)))
     if args.settings:
         settings = [load_setting(path, **common) for path in args.settings]
         for setting in settings:
             setting.source = f'{shlex.quote(setting.source)} {changed}'.rstrip()
     else:
         given = dict(teacher=args.teacher, student=args.student, methods=args.methods, **common)
+        given.setdefault('self_distilled', first_to_teach_itself(args.methods))
         if args.weights != 'published':
             given.setdefault('tune', {})
         settings = [
             make_setting(given, args.name or f'{Path(args.teacher).stem}_{Path(args.student).stem}', source=changed)
         ]
-    if args.methods:
-        for setting in settings:
+    for setting in settings:
+        if args.methods:
             only_methods(setting, args.methods)
+        if args.self_distilled == 'none':
+            setting.self_distilled = None
     return settings
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     from kd_det.bench.ledger import read_records
-    from kd_det.bench.publish import REASONS, publish, read_reasons, write_reports
+    from kd_det.bench.publish import publish, write_reports
     from kd_det.bench.run import BenchOptions, run_settings
     from kd_det.errors import KDDetError
 
@@ -160,8 +190,7 @@ def main(argv: list[str] | None = None) -> None:
         names = {setting.name for setting in settings}
         records, failed = run_settings(settings, options)
     if not args.dry_run:
-        reasons = read_reasons(args.results[0].parent / REASONS)
-        for name, path in write_reports(records, args.work_dir, reasons, only=names or None).items():
+        for name, path in write_reports(records, args.work_dir, args.results[0].parent, only=names or None).items():
             print(f'Report of {name}: {path}')
     if args.write_readme and not args.dry_run:
         print('Written:', ', '.join(map(str, publish(records, args.repo))))

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from mmdet.registry import DATASETS
+from mmdet.evaluation import CocoMetric, VOCMetric
+from mmdet.registry import DATASETS, METRICS
 from mmengine.config import Config
 
 from kd_det.bench.holdout import split_off
@@ -442,6 +443,31 @@ class Cells:
         named = [path for who in ('teacher', 'student') for path, _ in self._annotations(self.setting.config(who))]
         return [path for path in dict.fromkeys(named) if not path.is_file()]
 
+    def not_alike(self) -> list[str]:
+        """What makes figures of teacher and student no measure of the same thing, or no measure at all."""
+        found, images = [], {}
+        for who in ('teacher', 'student'):
+            cfg = self.setting.config(who)
+            images[who] = self._fingerprint(cfg, 'val_dataloader')
+            evaluators = cfg.get('val_evaluator') or []
+            evaluators = evaluators if isinstance(evaluators, list) else [evaluators]
+            if not any(map(_measures, evaluators)):
+                named = ', '.join(f'{each.get("type")} of {each.get("metric")}' for each in evaluators) or 'nothing'
+                found.append(
+                    f"{who}: val_evaluator: found {named}, expected mmdet's CocoMetric with 'bbox' or VOCMetric with "
+                    "'mAP', under their own prefix: the report is of mAP."
+                )
+        if images['teacher'] != images['student']:
+            found.append(
+                'val_dataloader: teacher and student are measured on different annotation files; expected the same, '
+                'since the gap between them is reported.'
+            )
+        if set(self._fingerprint(self.setting.config('teacher'), 'train_dataloader')) & set(images['student']):
+            found.append(
+                "train_dataloader: the teacher learns from the images that the student's val_dataloader measures on."
+            )
+        return found
+
     # --- how they are made --------------------------------------------------------------------------------------------
 
     def _distilled(
@@ -589,16 +615,16 @@ class Cells:
             hint = '' if not self.absent() else f' {DATA_ROOT}'
             raise DataError(f'{error}{hint}') from error
 
-    def _annotations(self, cfg: Config) -> list[tuple[Path, Any]]:
-        """Annotation files, each with its data set's config."""
-        loaders = (cfg.train_dataloader, cfg.get('val_dataloader'))
+    def _annotations(self, cfg: Config, *names: str) -> list[tuple[Path, Any]]:
+        """Annotation files, each with its data set's config: of some loaders, or of training and validation."""
+        loaders = [cfg.get(name) for name in names or ('train_dataloader', 'val_dataloader')]
         found = [leaf for loader in loaders if loader for leaf in leaves(loader.dataset)]
         return [(_listed(leaf), leaf) for leaf in found if leaf.get('ann_file')]
 
-    def _fingerprint(self, cfg: Config) -> list[str]:
+    def _fingerprint(self, cfg: Config, *names: str) -> list[str]:
         """Digests of the annotation files; with a list of VOC's form, those of the images that it lists."""
         out = []
-        for path, leaf in self._annotations(cfg):
+        for path, leaf in self._annotations(cfg, *names):
             if str(path) not in self._data:
                 self._data[str(path)] = _contents(path, leaf)
             out.append(self._data[str(path)])
@@ -614,6 +640,18 @@ _OUTCOME = (
     'model', 'train_dataloader', 'val_dataloader', 'val_evaluator', 'optim_wrapper', 'param_scheduler', 'train_cfg',
     'custom_hooks', 'auto_scale_lr',
 )  # fmt: skip
+
+
+def _measures(evaluator: Mapping) -> bool:
+    """Whether an evaluator gives an mAP that :func:`~kd_det.bench.part.figures` reads."""
+    kind = METRICS.get(str(evaluator.get('type')))
+    wanted = {CocoMetric: ('bbox', 'coco'), VOCMetric: ('mAP', 'pascal_voc')}
+    for known, (metric, prefix) in wanted.items():
+        if isinstance(kind, type) and issubclass(kind, known):
+            metrics = evaluator.get('metric', metric)
+            metrics = [metrics] if isinstance(metrics, str) else metrics
+            return metric in metrics and evaluator.get('prefix') in (None, prefix)
+    return False
 
 
 def _listed(leaf: Any) -> Path:

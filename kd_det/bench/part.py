@@ -23,6 +23,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, load_checkpoint, set_random_seed
 
 from kd_det.checkpoint import atomic_path, export_student, student_config, student_state_dict
+from kd_det.errors import DataError
 from kd_det.registry import DATASETS, MODELS
 
 __all__ = [
@@ -64,9 +65,15 @@ def detector_config(cfg: Config) -> dict:
 
 
 def figures(metrics: dict) -> dict[str, float]:
-    """COCO figures, or VOC's one, under our names; mmdet gives none at all where nothing was found in any image."""
+    """COCO figures, or VOC's one, under our names; mmdet gives none at all where nothing was found in any image.
+
+    Raises:
+        DataError: If there are figures, and none of these.
+    """
     if 'pascal_voc/mAP' in metrics:
         return dict(mAP=float(metrics['pascal_voc/mAP']))
+    if metrics and 'coco/bbox_mAP' not in metrics:
+        raise DataError(f'val_evaluator: found {", ".join(metrics)}, expected coco/bbox_mAP or pascal_voc/mAP.')
     return {name: float(metrics.get(f'coco/{key}', 0.0)) for name, key in METRICS.items()}
 
 

@@ -44,11 +44,13 @@ class SettingReport:
 
     Attributes:
         figures: All figures, mAP in 0 … 1.
-        reasons: Method's name → a sentence on why it does not help, found by somebody who looked.
+        reasons: Method's name → why it does not help, found by somebody who looked: text, factor and seeds.
+        note: What a reader has to know of the setting.
     """
 
     figures: SettingFigures
-    reasons: Mapping[str, str]
+    reasons: Mapping[str, Mapping]
+    note: str = ''
 
     # --- figures ------------------------------------------------------------------------------------------------------
 
@@ -126,7 +128,7 @@ class SettingReport:
         """
         title = ', '.join(str(self.figures.pair[key]) for key in ('title', 'data') if self.figures.pair.get(key))
         name = f'`{self.figures.name}`'
-        parts = [f'## {title} ({name})' if title else f'## {name}', self._gap_and_length()]
+        parts = [f'## {title} ({name})' if title else f'## {name}', self._gap_and_length(), self.note]
         parts += [self._table(), self._below_table()]
         if pictures:
             parts.append('![Gains with intervals](gains.png)\n\n![mAP over training time](pareto.png)')
@@ -289,8 +291,7 @@ class SettingReport:
             for name in self.summary['not_shown_to_help'][key]:
                 row = rows[name]
                 which = self.figures.weights(row, row.shown)
-                why = [self.reasons[name].rstrip('.')] if self.reasons.get(name) else []
-                why = '; '.join([*why, *self._where(row.shown), *row.facts()])
+                why = '; '.join([*self._reason(name, row.shown), *self._where(row.shown), *row.facts()])
                 lines.append(
                     f'**{row.method.title}**: {say.gain(row.shown.gain)} ({which})'
                     + (f'. {why[0].upper()}{why[1:]}.' if why else '.')
@@ -303,6 +304,16 @@ class SettingReport:
         if parts and self.reasons:
             parts.append('Reasons are read from the records; no further runs tried them.')
         return '\n\n'.join(parts)
+
+    def _reason(self, name: str, column: Column) -> list[str]:
+        """Why a method does not help, and of which runs that was found if the column has others."""
+        reason = self.reasons.get(name)
+        if not reason:
+            return []
+        factor, seeds = reason['factor'], reason['seeds']
+        same = (factor, seeds) == (column.factor, len(column.values))
+        found = '' if same else f'(of factor {factor:g} with {seeds} seeds:) '
+        return [found + reason['text'].rstrip('.')]
 
     def _where(self, column: Column) -> list[str]:
         """At which overlaps a column differs from plain, if it has the same seeds."""
@@ -447,22 +458,25 @@ class SettingReport:
         return lines
 
 
-def report_setting(records: Sequence[Mapping], reasons: Mapping[str, str] | None = None) -> SettingReport:
+def report_setting(
+    records: Sequence[Mapping], reasons: Mapping[str, Mapping] | None = None, note: str = ''
+) -> SettingReport:
     """The report of one setting.
 
     Args:
         records: Finished runs of the setting, at least one; any of its cells may be absent.
-        reasons: Method's name → why it does not help, for those that do not.
+        reasons: Method's name → why it does not help (text, factor and seeds), for those that do not.
+        note: What a reader has to know of the setting.
 
     Raises:
         DataError: There are no records, or those of several settings.
         RuntimeError: A student did not start, or was not fed, as the plain one.
     """
-    return SettingReport(collect(records), dict(reasons or {}))
+    return SettingReport(collect(records), dict(reasons or {}), note)
 
 
 def write_report(
-    records: Sequence[Mapping], folder: str | Path, reasons: Mapping[str, str] | None = None
+    records: Sequence[Mapping], folder: str | Path, reasons: Mapping[str, Mapping] | None = None, note: str = ''
 ) -> dict[str, Path]:
     """Write ``report.md``, ``report.csv``, ``gains.png`` and ``pareto.png`` of one setting into a folder.
 
@@ -470,11 +484,12 @@ def write_report(
         records: As of :func:`report_setting`.
         folder: Where to; made if absent.
         reasons: As of :func:`report_setting`.
+        note: Likewise.
 
     Returns:
         File name → path.
     """
-    report, folder = report_setting(records, reasons), Path(folder)
+    report, folder = report_setting(records, reasons, note), Path(folder)
     table = io.StringIO()
     writer = csv.DictWriter(table, _CSV, lineterminator='\n')
     writer.writeheader()
@@ -561,8 +576,9 @@ def _count(columns: Sequence[tuple[MethodRow, Column | None]], figures: SettingF
     best = max(
         (pair for pair in judged or known if pair[1].share is not None), key=lambda pair: pair[1].share, default=None
     )
+    whole = best is not None and figures.complete(best[1])
     found['best_share'] = best and dict(method=best[0].method.name, share=best[1].share, gain=best[1].gain)
-    found['enough_gap'] = None if best is None else best[1].share >= GAP_BAR
+    found['enough_gap'] = best[1].share >= GAP_BAR if whole else None
     if len(judged) < 2 or figures.synthetic:
         found['enough_help'] = found['enough_gap'] = None
     ranked = [row for row, column in judged if figures.complete(column)]

@@ -185,7 +185,7 @@ class _Bench:
         self.display.say(text)
 
     def check(self, missing: Sequence[Cell]) -> None:
-        """Look for the annotation files, and build each method that has cells to run.
+        """Look at annotation files and evaluators, and build each method that has cells to run.
 
         Raises:
             ConfigError: For all that cannot run, at once.
@@ -195,12 +195,13 @@ class _Bench:
             cells, mine = self.cells[setting.name], [c for c in missing if c.facts['setting'] == setting.name]
             if not mine:
                 continue
-            problems += [f"{setting.name}: '{path}' does not exist. {DATA_ROOT}" for path in cells.absent()]
+            absent = [f"'{path}' does not exist. {DATA_ROOT}" for path in cells.absent()]
+            import_modules_from_strings(cells.imports)
+            problems += [f'{setting.name}: {problem}' for problem in absent or cells.not_alike()]
             names = list(dict.fromkeys(c.facts['method'] for c in mine if c.facts['method']))
             if not names:
                 continue
             self.display.say(f'{setting.name}: checking whether {", ".join(names)} fit (--no-check leaves this out)')
-            import_modules_from_strings(cells.imports)
             reasons: dict[str, list[str]] = {}
             for name in names:
                 text = _misfit(cells, name)

@@ -367,6 +367,11 @@ def _beside(method: Any, folder: Path | None) -> Any:
     return {**method, **{key: str(path) for key, path in paths.items() if path.is_file()}}
 
 
+def first_to_teach_itself(names: list[str]) -> str | None:
+    """The first of some methods by which a student can learn from a copy of itself: one without a first stage."""
+    return next((name for name in names if make_method(name).first_stage is None), None)
+
+
 def only_methods(setting: Setting, names: list[str]) -> None:
     """Keep some methods of a setting; those that it does not list are added with their fragments.
 

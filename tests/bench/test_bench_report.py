@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import re
 
@@ -11,7 +12,7 @@ import pytest
 
 from kd_det.bench.figures import collect
 from kd_det.bench.plots import pareto_front, place_labels, plot_gains, plot_pareto
-from kd_det.bench.publish import write_reports
+from kd_det.bench.publish import NOTES, REASONS, write_reports
 from kd_det.bench.report import choice_section, readme_section, report_setting, write_report
 from kd_det.errors import DataError
 
@@ -593,9 +594,14 @@ def test_summary_counts_and_bars(records):
     assert report_setting(without).summary['tuned']['enough_help'], '2 of 3 reach the bar of two thirds'
 
 
+def why(text: str, factor: float = 1.0, seeds: int = 3) -> dict:
+    return dict(text=text, factor=factor, seeds=seeds)
+
+
 def test_sentences_hold_the_figures(records):
-    text = report_setting(records, {'at': 'The maps are too small.'}).markdown()
+    text = report_setting(records, {'at': why('The maps are too small.')}, 'Seed 2 came later.').markdown()
     for part in (
+        'Seed 2 came later.',
         'with published weights: 0 of 3 methods (0 %; bar two thirds: missed); below: KD.',
         'tuned: 1 of 3 methods (33 %; bar two thirds: missed)',
         'Best share of the gap, tuned: FGD, 60 % (+6.0 [+3.5, +8.5]; bar one half: met).',
@@ -1041,7 +1047,7 @@ def test_where_a_method_falls_short_is_told_by_overlap():
         *(record(f'kd/x1/seed{s}', PLAIN[s] - 0.01, metrics=dict(mAP=PLAIN[s], AP50=0.51, AP75=0.15)) for s in PLAIN),
         *runs('at/x1', (-0.01, -0.03), seeds=(0, 1)),
     ]
-    report = report_setting(records, dict(kd='it looks elsewhere.')).markdown()
+    report = report_setting(records, dict(kd=why('it looks elsewhere.'))).markdown()
     assert 'The teacher over the plain student: AP50 +20.0, AP75 +40.0.' in report
     (kd,) = [line for line in report.splitlines() if line.startswith('- **KD**')]
     assert '. It looks elsewhere; AP50 +1.0, AP75 -5.0; ' in kd
@@ -1049,3 +1055,39 @@ def test_where_a_method_falls_short_is_told_by_overlap():
     assert 'Reasons are read' not in report_setting(records).markdown()
     (at,) = [line for line in report.splitlines() if line.startswith('- **AT**')]
     assert 'AP50' not in at
+    for old in (dict(factor=5.0), dict(seeds=5)):  # found before the runs that stand there now
+        text = report_setting(records, dict(kd=why('it looks elsewhere.', **old))).markdown()
+        assert f'(of factor {old.get("factor", 1):g} with {old.get("seeds", 3)} seeds:) it looks elsewhere' in text
+
+
+def test_reasons_and_notes_lie_beside_the_results(records, tmp_path):
+    (tmp_path / REASONS).write_text(json.dumps({'tiny': {'at': why('The maps are too small.')}}))
+    (tmp_path / NOTES).write_text(json.dumps({'tiny': 'Seed 2 came later.'}))
+    text = write_reports(records, tmp_path / 'out', tmp_path)['tiny'].read_text()
+    assert 'The maps are too small' in text and 'Seed 2 came later.' in text
+    for name, content in ((REASONS, {'tiny': {'at': 'only a text'}}), (NOTES, ['no table'])):
+        (tmp_path / name).write_text(json.dumps(content))
+        with pytest.raises(DataError, match='is no table'):
+            write_reports(records, tmp_path / 'out', tmp_path)
+        (tmp_path / name).unlink()
+
+
+def test_the_bar_of_the_gap_waits_for_all_seeds(records):
+    begun = [r for r in planned(records, methods=['fgd', 'kd', 'at'], seeds=[0, 1, 2, 3]) if r['kind'] != 'timing']
+    summary = report_setting(begun).summary['tuned']
+    assert summary['best_share']['share'] == pytest.approx(0.6) and summary['enough_gap'] is None
+
+
+def test_a_method_under_another_name_keeps_its_origin():
+    records = [record('teacher/trained', 0.5, seed=7), *runs('plain', (0, 0, 0))]
+    records += [r | dict(fragment='fgd') for r in runs('fgd_by_size/x1', (0.01, 0.02, 0.03))]
+    (row,) = report_setting(records).figures.rows
+    assert (row.method.title, row.method.weights_are) == ('FGD (fgd_by_size)', 'published')
+
+
+def test_published_weights_that_were_asked_for_lack_no_tuning():
+    records = [record('teacher/trained', 0.5, seed=7), *runs('plain', (0, 0, 0)), *runs('fgd/x1', (0.01, 0.02, 0.03))]
+    plan = dict(methods=['fgd'], seeds=[0, 1, 2], factors=[1.0, 5.0])
+    for weights, lacks in (('both', True), ('published', False)):
+        mine = [r | dict(plan=plan | dict(weights=weights)) for r in records]
+        assert ('tuning at' in ' '.join(report_setting(mine).figures.missing)) == lacks

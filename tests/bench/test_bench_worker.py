@@ -12,9 +12,9 @@ from toy_bench import write_setting
 
 from kd_det.bench import worker
 from kd_det.bench.cells import Job
-from kd_det.bench.part import Part, initial_weights
+from kd_det.bench.part import Part, figures, initial_weights
 from kd_det.bench.setting import Setting, load_setting
-from kd_det.errors import CheckpointError, ConfigError
+from kd_det.errors import CheckpointError, ConfigError, DataError
 
 
 @pytest.fixture
@@ -102,3 +102,11 @@ def test_own_modules_are_imported_before_anything_is_built(setting, trained, tmp
     with pytest.raises(ConfigError, match='nek'):
         worker.run_job(one, lambda **_: None)
     assert sys.modules.pop('toy_worker_module').x == 1
+
+
+def test_figures_are_of_mmdets_metrics_or_refused():
+    assert figures({'coco/bbox_mAP': 0.4, 'coco/bbox_mAP_50': 0.6})['mAP'] == 0.4
+    assert figures({'pascal_voc/mAP': 0.5}) == dict(mAP=0.5)
+    assert set(figures({}).values()) == {0.0}  # nothing was found in any image
+    with pytest.raises(DataError, match='found lvis/bbox_AP, expected coco/bbox_mAP'):
+        figures({'lvis/bbox_AP': 0.4})

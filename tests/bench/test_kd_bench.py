@@ -372,6 +372,19 @@ def test_dry_run_only_and_methods_choose(tmp_path, capsys):
     assert listed(capsys.readouterr().out) == ['teacher/trained', 'pkd/x2/seed0']
 
 
+def test_what_cannot_be_compared_is_told_before_anything_runs(tmp_path, capsys):
+    toy = Toy(tmp_path / 'toy')
+    toy.write()
+    with open(toy.folder / 'student.py', 'a') as file:
+        file.write("val_evaluator = dict(metric='proposal')\ntest_evaluator = val_evaluator\n")
+        file.write("val_dataloader = dict(dataset=dict(ann_file='annotations/train.json'))\n")
+    assert toy.run('--dry-run') == 2
+    err = capsys.readouterr().err
+    assert 'student: val_evaluator: found CocoMetric of proposal, expected' in err and 'teacher: val' not in err
+    assert 'teacher and student are measured on different annotation files' in err
+    assert "the teacher learns from the images that the student's val_dataloader measures on" in err
+
+
 @pytest.mark.parametrize(
     'more, message',
     [
@@ -476,8 +489,9 @@ def test_without_a_setting_and_with_weights_that_are_given(whole, tmp_path, monk
     more = ['--weights', 'published', '--work-dir', str(work), '--threads', '1']
     assert guarded(tool().main, [*words, *more]) == 0
     records = {r['cell']: r for r in read_records(work / 'results.jsonl')}
-    assert records.keys() == {'teacher/trained', 'plain/seed5', 'pkd/x1/seed5', 'timing/pkd'}
-    teacher, plain, distilled, _ = records.values()
+    own = 'self_distilled/pkd/x1/seed5'
+    assert records.keys() == {'teacher/trained', 'plain/seed5', 'pkd/x1/seed5', 'timing/pkd', own}
+    teacher, plain, distilled = (records[name] for name in ('teacher/trained', 'plain/seed5', 'pkd/x1/seed5'))
     assert teacher['steps'] == 0 and teacher['metrics'] == whole.records()['teacher/trained']['metrics']
     assert teacher['pair']['teacher_checkpoint'] == str(given)
     assert not list((work / 'own' / 'cells').glob('teacher*/*.pth'))
@@ -485,12 +499,12 @@ def test_without_a_setting_and_with_weights_that_are_given(whole, tmp_path, monk
     assert plain['data'] != whole.records()['plain/seed0']['data']  # another seed, another order
 
     (path,) = (work / 'teacher_student').glob('initial-seed5-*.pth')
-    start, theirs, own = state(path), state(given), state(next((whole.work / 'toy').glob('initial-seed0-*.pth')))
+    start, theirs, other = state(path), state(given), state(next((whole.work / 'toy').glob('initial-seed0-*.pth')))
     neck = [name for name in start if name.startswith('neck.')]
     same = [name for name in neck if torch.equal(start[name], theirs[name])]
     fit = [name for name in neck if start[name].shape == theirs[name].shape]
     assert same == fit and 0 < len(fit) < len(neck)  # the lateral convolutions are of another width
-    moved = [n for n in fit if not torch.equal(start[n], own[n])]
+    moved = [n for n in fit if not torch.equal(start[n], other[n])]
     assert any(name.startswith('neck.fpn_convs') for name in moved)
     head = 'bbox_head.cls_convs.0.conv.weight'
     assert start[head].shape == theirs[head].shape and not torch.equal(start[head], theirs[head])
@@ -501,6 +515,9 @@ def test_without_a_setting_and_with_weights_that_are_given(whole, tmp_path, monk
     assert repeat[:2] == ['python', 'tools/kd_bench.py'] and repeat[-4:-2] == ['--only', 'plain/seed5']
     assert guarded(tool().main, [*repeat[2:], *more, '--dry-run']) == 0  # it means the same run
     assert '1 finished, 0 to run' in capsys.readouterr().out
+    more += ['--dry-run', '--no-check', '--longer', '1.5', '--random-teacher', 'pkd', '--self-distilled', 'none']
+    assert guarded(tool().main, [*words, *more]) == 0
+    assert set(listed(capsys.readouterr().out)) == {'plain_longer/seed5', 'random_teacher/pkd/x1/seed5'}
 
 
 # --- what stops it ----------------------------------------------------------------------------------------------------
