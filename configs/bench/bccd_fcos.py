@@ -10,5 +10,7 @@ bench = dict(
     ),
     seeds=[0, 1, 2],
     tune=dict(factors=[0.2, 1.0, 5.0, 25.0], length=0.5, holdout=0.2, seed=1000),
+    longer=2.0,
+    self_distilled='pkd',
     cache_images=True,
 )  # fmt: skip

@@ -10,7 +10,8 @@ bench = dict(
     methods={
         name: dict(change=dict(student='neck[0:3]', teacher='neck[1:4]'))
         for name in ('at', 'cwd', 'fgd', 'fitnet', 'mgd', 'pkd', 'reviewkd')
-    },
+    }
+    | dict(pkd_by_size=dict(fragment='pkd')),  # the four finest levels of each, which hold objects of one size
     seeds=[0, 1, 2],
     options={
         'train_dataloader.batch_size': 2,

@@ -159,18 +159,24 @@ def test_methods_of_larger_settings_make_their_plan(name):
 
 
 def check_strides(name, plan):
-    """Maps that are compared have equal strides, also where two families meet."""
-    pairs = [[re.search(r'/(\d+)$', side) for side in (row.student, row.teacher)] for row in plan.rows]
-    pairs = [tuple(int(match[1]) for match in pair) for pair in pairs if all(pair)]
-    assert pairs and all(ours == theirs for ours, theirs in pairs)
+    """Maps that are compared have equal strides, also where two families meet; by size the student's are the double."""
+    pairs = {False: [], True: []}
+    for row in plan.rows:
+        found = [re.search(r'/(\d+)$', side) for side in (row.student, row.teacher)]
+        if all(found):
+            pairs['_by_size' in row.term].append(tuple(int(match[1]) for match in found))
+    assert pairs[False] and all(ours == theirs for ours, theirs in pairs[False])
+    assert all(ours == 2 * theirs for ours, theirs in pairs[True])
     if name in SHARED_STRIDES:
-        assert {stride for pair in pairs for stride in pair} == SHARED_STRIDES[name]
+        assert {stride for pair in pairs[False] for stride in pair} == SHARED_STRIDES[name]
+        assert {theirs for _, theirs in pairs[True]} == {4, 8, 16, 32}
 
 
 @pytest.mark.parametrize('name', SHARED_STRIDES)
 def test_two_families_name_the_levels_that_they_share(name):
     setting = load_setting(FILES[name])
-    taps = {(term['student'], term['teacher']) for m in setting.methods.values() for term in m.distill().values()}
-    assert taps == {('neck[0:3]', 'neck[1:4]')}
+    for method in setting.methods.values():
+        taps = {(term['student'], term['teacher']) for term in method.distill().values()}
+        assert taps == {('neck[0:4]',) * 2 if method.name.endswith('_by_size') else ('neck[0:3]', 'neck[1:4]')}
     assert setting.config('student').model.neck.get('start_level', 0) == 1
     assert setting.config('teacher').model.neck.get('start_level', 0) == 0

@@ -297,7 +297,7 @@ def test_methods_that_do_not_fit_are_told_before_anything_runs(tmp_path, capsys)
         for line in (r'bad_tap: .*nowhere', r'crosskd: .*2 convolutions', r'bad_stage: .*nowhere'):
             assert re.search(f'^- toy: {line}', err, re.MULTILINE), err
         assert '--no-check' in err and 'toy: ft: ' not in err and 'running' not in out and not toy.results.exists()
-        (checked,) = re.findall(r'^toy: checking whether (.*) fit', out, re.MULTILINE)
+        (checked,) = re.findall(r'^\w+: checking whether (.*) fit', out, re.MULTILINE)
         assert set(checked.split(', ')) == {'bad_tap', 'crosskd', 'bad_stage', 'ft'}
         assert ('toy: bad_tap/x1/seed0  (about' in out) == (word == '--dry-run')
     assert toy.run('--dry-run', '--only', 'ft', 'plain') == 0  # nothing else is checked
@@ -341,7 +341,7 @@ def test_a_student_may_count_iterations(tmp_path):
 
 
 def listed(output: str) -> list[str]:
-    return re.findall(r'^toy: (\S+)  \(about', output, re.MULTILINE)
+    return re.findall(r'^\w+: (\S+)  \(about', output, re.MULTILINE)
 
 
 def test_dry_run_only_and_methods_choose(tmp_path, capsys):
@@ -445,7 +445,7 @@ def test_a_dry_run_tells_times_from_runs_that_finished(tmp_path, capsys):
     def times(*more) -> tuple[dict[str, str], str]:
         assert toy.run('--dry-run', '--no-check', '--weights', 'published', *more) == 0
         out = capsys.readouterr().out
-        return dict(re.findall(r'^toy: (\S+)  \(about (\S+)\)', out, re.MULTILINE)), out.splitlines()[-1]
+        return dict(re.findall(r'^\w+: (\S+)  \(about (\S+)\)', out, re.MULTILINE)), out.splitlines()[-1]
 
     each, last = times('--jobs', '2')
     assert each['plain/seed0'] == each['pkd/x1/seed0'] == '0:00:10'  # the start of a process
