@@ -44,6 +44,11 @@ class Method:
     weights_are: str
     source: str
 
+    @property
+    def matching_heads(self) -> bool:
+        """Whether it compares outputs of heads, so that these have to have the same shapes and meanings."""
+        return self.needs.startswith(_HEADS)
+
 
 _HEADS = 'heads with the same classes, anchors (or points) and strides'
 _STAGES = "ResNet stages of equal strides (maps before a stage's last ReLU)"

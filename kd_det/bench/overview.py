@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from kd_det.bench import wording as say
 from kd_det.bench.catalogue import Method
 from kd_det.bench.figures import ENOUGH_SEEDS, Column, MethodRow, SettingFigures, collect, level_with
+from kd_det.bench.statistics import paired_difference
 from kd_det.visualization import markdown_table
 
 __all__ = ['choice_section', 'readme_section']
@@ -17,8 +19,12 @@ __all__ = ['choice_section', 'readme_section']
 Records = Mapping[str, Sequence[Mapping]]
 
 
-#: In a sentence or a table more rows are drawn together.
+#: Of more settings in a sentence, or rows in a table, some are drawn together.
 _MOST_SETTINGS, _MOST_ROWS = 3, 16
+#: Rows of a small setting; methods that are counted over all settings; ties by name; names in a list without figures.
+_MOST_SMALL, _MOST_COUNTED, _MOST_TIES, _MOST_LISTED = 3, 5, 2, 8
+#: Counts over settings are of methods that ran in as many at least, and in a third of them.
+_ENOUGH_SETTINGS = 3
 
 
 def _compared(figures: SettingFigures) -> dict[str, tuple[MethodRow, Column]]:
@@ -27,6 +33,11 @@ def _compared(figures: SettingFigures) -> dict[str, tuple[MethodRow, Column]]:
     known = [(row, column) for row, column in known if column is not None and column.gain is not None]
     known.sort(key=lambda pair: (-pair[1].gain.mean, pair[0].method.name))
     return {row.method.name: (row, column) for row, column in known}
+
+
+def _helps(figures: SettingFigures, column: Column) -> bool:
+    """Whether a column is shown to help: all planned seeds, three at least, and above zero with the interval."""
+    return figures.ready(column) and column.verdict == 'helps'
 
 
 def _split(settings: Mapping[str, SettingFigures]) -> tuple[dict[str, SettingFigures], dict[str, SettingFigures]]:
@@ -56,8 +67,8 @@ def readme_section(records_by_setting: Records) -> str:
     """The README's table: methods in rows, settings in columns, the method's gain in cells.
 
     A column is tuned if all its methods are, else all of it has published weights. Settings with few methods have a
-    table of their own below. Of many methods those that are nowhere clear of zero and ran in few settings are named in
-    a sentence.
+    table of their own below, with the best three of each. Of many methods those that are nowhere clear of zero and ran
+    in few settings are named in a sentence.
 
     Args:
         records_by_setting: Setting → its records.
@@ -94,7 +105,8 @@ def readme_section(records_by_setting: Records) -> str:
         row = next(mine[method][0] for mine in compared.values() if method in mine)
         cells = [_cell(mine[method][1] if method in mine else None, settings[name]) for name, mine in compared.items()]
         rows.append([row.method.title + (' †' if method in ours and len(ours) < len(few) else ''), *cells])
-    table = markdown_table(['', *(f'{title}; {_weights(settings[name])}' for name, title in titles.items())], rows)
+    heads = [f'{title} (`{name}`); {_weights(settings[name])}' for name, title in titles.items()]
+    table = markdown_table(['', *heads], rows)
     parts = [
         'Rows below the first two: mAP minus that of the plain student, points, mean over seeds ± half width of its '
         f'95 % interval (Student’s t, paired by seed; none with less than {ENOUGH_SEEDS} seeds); bold: clear of zero, '
@@ -167,22 +179,29 @@ def _not_yet(figures: SettingFigures) -> bool:
 
 
 def _small_table(settings: Mapping[str, SettingFigures]) -> list[str]:
-    """The settings with few methods, one row for each method."""
+    """The settings with few methods: of each the best rows, and how many of all are shown to help."""
     rows, ours = [], False
     for name, figures in settings.items():
         plain = say.percent(figures.plain.mAP if figures.plain else None)
         title = f'{_titles(settings)[name]} (`{name}`)'
+        compared = list(_compared(figures).values())
+        helping = sum(_helps(figures, column) for _, column in compared)
         head = [title, say.percent(figures.teachers.get('trained')), plain, figures.basis]
-        for row, column in _compared(figures).values():
+        head.append(f'{helping} of {len(compared)}')
+        for row, column in compared[:_MOST_SMALL]:
             mine = row.method.weights_are == 'ours'
             title, ours = row.method.title + (' †' if mine else ''), ours or mine
             rows.append([*head, title, say.gain(column.gain, ENOUGH_SEEDS), say.share(column.share)])
             head = [''] * len(head)
     if not rows:
         return []
-    table = markdown_table(['', 'teacher', 'plain student', 'weights', 'method', 'minus plain', 'gap closed'], rows)
+    names = ['', 'teacher', 'plain student', 'weights', 'shown to help', 'method', 'minus plain', 'gap closed']
     mark = '; †: the weight that counts as published is that of this repository’s fragment' if ours else ''
-    return [f'**Other pairs** (95 % intervals{mark}):', table]
+    note = (
+        f'Of each pair the {_MOST_SMALL} methods of the largest gain at most; shown to help: of all its methods those '
+        f'with all planned seeds, {ENOUGH_SEEDS} at least, and an interval above zero. All rows are in the reports.'
+    )
+    return [f'**Other pairs** (95 % intervals{mark}):', markdown_table(names, rows), note]
 
 
 def _cell(column: Column | None, figures: SettingFigures) -> str:
@@ -245,76 +264,60 @@ def _heads_differ(name: str, pair: Mapping) -> bool:
 
 
 def choice_section(records_by_setting: Records) -> str:
-    """Which method to take, one sentence per question, each with the figures of its rows and the weights they are of.
+    """Which method to take: one screen, however many settings there are, each sentence with figures of the rows.
 
-    Each setting has its own answer: tuned figures where all its methods are tuned, else those at published weights. As
-    an answer a method needs all planned seeds, three at least, and an interval above zero; where time is weighed, a
-    timing, too. A plain student that trains for longer comes first where no method that costs no more is clearly above
-    it.
+    Questions are put to the settings that compare many methods, each with its own answer; counts are over all. In a
+    setting figures are tuned where all its methods are, else those at published weights. As an answer a method needs
+    all planned seeds, three at least, and an interval above zero; where time is weighed, a timing, too. What is counted
+    or averaged is so over all settings in which a method has these seeds, whether it helps or not. A plain student that
+    trains for longer comes first if in most settings that tried it no method that costs no more is clearly above it.
 
     Args:
         records_by_setting: Setting → its records.
 
     Returns:
-        Markdown: a list of at most twelve sentences, and how to read them.
+        Markdown: a list of at most ten items, and how to read them.
 
     Raises:
         DataError: A setting has no records, or those of another.
         RuntimeError: A student did not start, or was not fed, as the plain one.
     """
     every = {name: collect(records) for name, records in records_by_setting.items()}
-    settings, small = _split(every)
+    settings, _ = _split(every)
     if not any(_compared(figures) for figures in settings.values()):
         return 'No method has been compared with a plain student yet.'
-    total, named = len(every), {}
-    leading = {name: figures for name, figures in settings.items() if _longer_leads(figures)}
-    lines = []
-    if leading:
-        lines.append(
-            f'**At this budget first train the plain student longer**, without a teacher: {_longer(leading, total)}'
-        )
-    same = {name: figures for name, figures in settings.items() if not _heads_differ(name, figures.pair)}
-    differing = {name: figures for name, figures in every.items() if _heads_differ(name, figures.pair)}
+    several = len(every) > 1
     many = {name: figures for name, figures in settings.items() if len(_compared(figures)) > 1}
-    largest = _Question(level=bool(many))
-    lines += _answer('**The largest gain:**' if many else '**The gain:**', settings, largest, total, named)
-    most = _answer('', many, _Question(rank=_per_time, timed=True), total, named)
-    cheap = _answer('', many, _Question(rank=lambda column: -column.cost, timed=True), total, named)
-    if most and most == cheap:
-        lines.append(f'**The most for the time, and the cheapest that is shown to help:**{most[0]}')
-    else:
-        lines += [f'**The most for the time:**{text}' for text in most]
-        lines += [f'**The cheapest that is shown to help:**{text}' for text in cheap]
-    for words, mine, families in (
-        ('**If the heads differ:**', differing, None),
-        ('**If you want class scores only:**', settings, ('logits',)),
-        ('**If teacher and student have the same kind of head, with boxes:**', same, _BOXES),
+    tuned = {name: figures for name, figures in settings.items() if figures.basis == 'tuned'}
+    differing = {name: figures for name, figures in every.items() if _heads_differ(name, figures.pair)}
+    largest = _Question().best(settings)
+    quick, cheap = (_Question(rank=rank, timed=True).best(many) for rank in (_per_time, lambda column: -column.cost))
+    answers = [largest, quick, cheap]
+    lines = [_over_all(every)]
+    level = f' {_level(largest, settings)}' if many and largest else ''
+    lines.append(_answer('**The largest gain:**' if many else '**The gain:**', largest, several) + level)
+    lines.append(_for_the_time(quick, cheap, several))
+    for words, question, mine in (
+        ('**Class scores only:**', _Question(families=('logits',)), settings),
+        ('**Without tuning:**', _Question(untuned=True), tuned),
+        ('**Heads that differ:**', _Question(), differing),
     ):
-        lines += _answer(words, mine, _Question(families=families), total, named)
-    if any(figures.basis == 'tuned' for figures in settings.values()):
-        lines += _answer('**If you cannot tune the weight:**', settings, _Question(untuned=True), total, named)
-    elsewhere = {name: figures for name, figures in small.items() if name not in differing}
-    lines += _answer('**On other pairs:**', elsewhere, _Question(), total, named)
-    later = {name: settings[name] for name in _gains(settings, 'plain_longer') if name not in leading}
-    if later:
-        lines.append(f'**Without a teacher**, more steps alone give {_longer(later, total)}')
-    alone = _gains({n: f for n, f in settings.items() if n not in leading and n not in later}, 'plain_as_teacher')
-    if alone:
-        lines.append(f'**Without a teacher, trained for as long as it**, the student gains {_figures(alone, total)}.')
-    own = _gains(settings, 'self_distilled')
-    if own:
-        lines.append(f'**With the student as its own teacher** it gains {_figures(own, total)}.')
-    lines += _not_helping(settings)
-    return '\n'.join(f'- {line}' for line in lines) + f'\n\n{_reading(every, named)}'
+        best = question.best(mine)
+        answers.append(best)
+        lines.append(_answer(words, best, several, none=question.none(mine), style='gain'))
+    alone = _without_teacher(every)
+    if _longer_leads(every):
+        lines.insert(0, f'**First train the plain student longer:** {alone}')
+    elif alone:
+        lines.append(f'**Without a teacher**, for longer: {alone}')
+    text = '\n'.join(f'- {line}' for line in [*lines, _nothing(every), _not_helping(every)] if line)
+    named = {row.method.name: row.method for best in answers for row, _ in best.values()}
+    first = re.sub(r' %, ×(\S+)\)', r' % of the gap to the teacher, \1 × plain training)', text, count=1)
+    return f'{first}\n\n{_reading(every, named.values(), text)}'
 
 
-def _gains(settings: Mapping[str, SettingFigures], role: str) -> dict[str, Column]:
-    """The columns of students without a method that can be set beside the plain one."""
-    found = {name: figures.students.get(role) for name, figures in settings.items()}
-    return {name: column for name, column in found.items() if column is not None and column.gain is not None}
-
-
-_BOXES = ('boxes', 'mixed')
+#: A row of a setting, and that column of it that counts.
+_Row = tuple[MethodRow, Column]
 
 
 @dataclass(frozen=True)
@@ -323,223 +326,298 @@ class _Question:
 
     Attributes:
         families: Of the methods to choose from; None for all.
-        rank: The largest value of it answers.
+        rank: The largest value of it answers; None for a row that cannot.
         timed: Methods without a timing are no answer.
         untuned: Published weights, also where all methods are tuned.
-        level: Name what the seeds do not tell from the answer.
     """
 
     families: tuple[str, ...] | None = None
-    rank: Callable[[Column], float] = lambda column: column.gain.mean
+    rank: Callable[[Column], float | None] = lambda column: column.gain.mean
     timed: bool = False
     untuned: bool = False
-    level: bool = False
 
-    def columns(self, figures: SettingFigures) -> list[tuple[MethodRow, Column]]:
-        """The rows that are asked, with the column that counts."""
-        known = [(row, row.published if self.untuned else figures.pick(row)) for row in figures.rows]
-        known = [(row, column) for row, column in known if column is not None and column.gain is not None]
-        return [pair for pair in known if self.families is None or pair[0].method.family in self.families]
+    def known(self, figures: SettingFigures) -> list[_Row]:
+        """The rows that are asked and have all planned seeds, with the column that counts."""
+        rows = [row for row in figures.rows if self.families is None or row.method.family in self.families]
+        known = [(row, row.published if self.untuned else figures.pick(row)) for row in rows]
+        return [(row, column) for row, column in known if figures.ready(column)]
 
-    def weights(self, figures: SettingFigures, row: MethodRow) -> str:
-        if figures.basis == 'tuned' and not self.untuned:
-            return 'tuned'
-        return 'this repository’s weights' if row.method.weights_are == 'ours' else 'published weights'
+    def best(self, settings: Mapping[str, SettingFigures]) -> dict[str, _Row]:
+        """Setting → the row that answers, where one is shown to help."""
+        found = {}
+        for name, figures in settings.items():
+            helping = [(row, column) for row, column in self.known(figures) if _helps(figures, column)]
+            if self.timed:
+                helping = [pair for pair in helping if pair[1].cost_from == 'timing']
+            ranked = [pair for pair in helping if self.rank(pair[1]) is not None]
+            if ranked:
+                found[name] = max(ranked, key=lambda pair: self.rank(pair[1]))
+        return found
+
+    def none(self, settings: Mapping[str, SettingFigures]) -> dict[str, _Row]:
+        """Setting → the row of the largest mean, where methods have all planned seeds and none is shown to help."""
+        known = {name: self.known(figures) for name, figures in settings.items()}
+        return {
+            name: max(rows, key=lambda pair: pair[1].gain.mean)
+            for name, rows in known.items()
+            if rows and not any(_helps(settings[name], column) for _, column in rows)
+        }
 
 
-def _per_time(column: Column) -> float:
+def _per_time(column: Column) -> float | None:
     """Share of the gap for each training time of the plain student on top; no time is less than a hundredth."""
-    return column.share / max(column.cost - 1, 0.01)
+    return None if column.share is None else column.share / max(column.cost - 1, 0.01)
 
 
 def _answer(
-    words: str, settings: Mapping[str, SettingFigures], asked: _Question, total: int, named: dict[str, Method]
-) -> list[str]:
-    """A sentence with the best method of each setting that is shown to help, or that there is none; or no sentence.
+    words: str, best: Mapping[str, _Row], several: bool, none: Mapping[str, _Row] | None = None, style: str = 'full'
+) -> str:
+    """A sentence with the answer of each setting; empty without any.
 
     Args:
         words: It begins with.
-        settings: That are asked.
-        asked: The question.
-        total: How many settings there are; the setting is named if there are several.
-        named: Takes the methods that the sentence names as an answer.
+        best: Setting → the row that answers. Of many settings the methods are counted.
+        several: Whether settings are named.
+        none: Setting → the row of the largest mean where no method answers; shown if there is no answer at all.
+        style: Of the figures.
     """
-    best: dict[str, tuple[MethodRow, Column]] = {}
-    none: dict[str, str] = {}
-    for name, figures in settings.items():
-        known = asked.columns(figures)
-        helping = [(row, c) for row, c in known if figures.ready(c) and c.verdict == 'helps']
-        if asked.timed:
-            helping = [
-                (r, c)
-                for r, c in helping
-                if c.cost_from == 'timing' and (asked.rank is not _per_time or c.share is not None)
-            ]
-        if helping:
-            best[name] = max(helping, key=lambda pair: asked.rank(pair[1]))
-        elif known and not asked.timed:
-            none[name] = _none(name, figures, known, asked, total)
     by: dict[str, dict[str, Column]] = {}
-    labels: dict[str, str] = {}
-    methods = {row.method.name: row.method for row, _ in best.values()}
     for name, (row, column) in best.items():
-        by.setdefault(row.method.name, {})[name] = column
-        labels[f'{name}/{row.method.name}'] = asked.weights(settings[name], row)
-    named.update(methods)
-    parts = [
-        f'{methods[m].title}: {_figures(mine, total, {name: labels[f"{name}/{m}"] for name in mine})}'
-        for m, mine in by.items()
-    ]
-    if not parts and not none:
-        return []
-    level = f' {_level(best, settings)}' if asked.level and best else ''
-    said = list(none.values())
-    if len(none) > _MOST_SETTINGS:
-        said = [f'none is shown to help on {say.enumerate_names([f"`{name}`" for name in none])}']
-    return [f'{words} {"; ".join(parts + said)}.{level}']
-
-
-def _none(
-    name: str, figures: SettingFigures, known: Sequence[tuple[MethodRow, Column]], asked: _Question, total: int
-) -> str:
-    """That none of a setting is shown to help, with the row of the largest mean; or that seeds are missing."""
-    ready = [pair for pair in known if figures.ready(pair[1])]
-    row, column = max(ready or known, key=lambda pair: (len(pair[1].gain.seeds) > 1, pair[1].gain.mean))
-    titles = say.few([row.method.title for row, _ in known])
-    said = f'none of {titles} is shown to help' if len(known) > 1 else f'{titles} is not shown to help'
-    where = f'on `{name}` ' if total > 1 else ''
-    if not ready:
-        said += f' ({"none has" if len(known) > 1 else "it lacks"} {_seeds_needed(figures, len(known))})'
-    text = _figures({name: column}, 1, {name: asked.weights(figures, row)})
-    return f'{where}{said}' + (
-        f'; the largest mean is that of {row.method.title}, {text}' if len(known) > 1 else f': {text}'
-    )
-
-
-def _seeds_needed(figures: SettingFigures, methods: int) -> str:
-    seeds = max(len(figures.wanted), ENOUGH_SEEDS)
-    return f'the {seeds} seeds that it takes' if methods > 1 else f'some of the {seeds} seeds that it takes'
-
-
-def _longer_leads(figures: SettingFigures) -> bool:
-    """Whether the longer plain run helps, and no method that costs no more is above it with its interval."""
-    column, beside = figures.students.get('plain_longer'), figures.beside_longer()
-    if column is None or column.gain is None or not beside:
-        return False
-    helps = column.verdict == 'helps' and len(column.gain.seeds) >= ENOUGH_SEEDS
-    return helps and not any(d.verdict == 'helps' and len(d.seeds) >= ENOUGH_SEEDS for d in beside)
-
-
-def _longer(settings: Mapping[str, SettingFigures], total: int) -> str:
-    """What the longer plain run gains, and methods that cost no more; what a run as long as the teacher's does."""
-    columns = {name: figures.students['plain_longer'] for name, figures in settings.items()}
-    beside = {name: figures.beside_longer() or [] for name, figures in settings.items()}
-    if len(settings) > _MOST_SETTINGS:
-        everywhere = [difference for mine in beside.values() for difference in mine]
-        text = f'{_figures(columns, total)}; {say.beside(everywhere)}, counted over the settings.'
+        mark = ' †' if column is row.published and row.method.weights_are == 'ours' else ''
+        by.setdefault(row.method.title + mark, {})[name] = column
+    if len(best) > _MOST_SETTINGS:
+        parts = [_counted(by, 'gain' if style == 'full' else style)]
     else:
-        parts = []
-        for name, figures in settings.items():
-            also = ', which is as long as the teacher’s training' if figures.longer_as_teacher else ''
-            weights = _weights(figures)
-            parts.append(f'{_figures({name: columns[name]}, total)}{also}; {say.beside(beside[name])} ({weights}).')
-        text = ' '.join(f'{part[0].upper()}{part[1:]}' if i else part for i, part in enumerate(parts))
-    alone = _gains(settings, 'plain_as_teacher')
-    if alone:
-        text += f' For as long as the teacher: {_figures(alone, total)}.'
-    return f'{text} The teacher’s own training is in no time here.'
-
-
-def _not_helping(settings: Mapping[str, SettingFigures]) -> list[str]:
-    """What to avoid, and what is not shown to help wherever it ran, each with the worst of its figures."""
-    columns: dict[str, dict[str, tuple[MethodRow, Column]]] = {}
-    for name, figures in settings.items():
-        for method, (row, column) in _compared(figures).items():
-            columns.setdefault(method, {})[name] = (row, column)
-    hurting: dict[str, list[str]] = {}
-    doubtful: dict[str, list[str]] = {}
-    for mine in columns.values():
-        name, (row, column) = min(mine.items(), key=lambda item: item[1][1].gain.mean)
-        enough = {n: len(c.gain.seeds) >= ENOUGH_SEEDS for n, (_, c) in mine.items()}
-        text = f'{row.method.title} {say.gain_half(column.gain).strip("*")}'
-        if any(enough[n] and c.verdict == 'hurts' for n, (_, c) in mine.items()):
-            hurting.setdefault(name, []).append(text)
-        elif all(enough[n] and c.verdict != 'helps' for n, (_, c) in mine.items()):
-            doubtful.setdefault(name, []).append(text)
-    several = len(settings) > 1
-    lines = []
-    for words, found in (
-        ('**Avoid**, below plain with the interval' + (' in a setting at least' if several else ''), hurting),
-        ('**Not shown to help**' + (' wherever it ran' if several else ''), doubtful),
-    ):
-        parts = [
-            f'{", ".join(texts)} ({_weights(settings[name])}{f", `{name}`" if several else ""})'
-            for name, texts in found.items()
+        parts = [f'{title} {_figures(mine, several, style)}' for title, mine in by.items()]
+    if none and not best and len(none) <= _MOST_SETTINGS:
+        rows = [
+            f'{row.method.title} {_figures({name: column}, several, "gain")}' for name, (row, column) in none.items()
         ]
-        if parts:
-            lines.append(f'{words}: {"; ".join(parts)}.')
-    return lines
+        parts.append(f'none helps (best: {", ".join(rows)})')
+    elif none:
+        parts.append(f'none helps {_places(none)}')
+    return f'{words} {"; ".join(parts)}.' if parts else ''
 
 
-def _reading(settings: Mapping[str, SettingFigures], named: Mapping[str, Method]) -> str:
-    """How to read the sentences, what the named methods need, and what not to believe."""
-    titles = _titles(settings)
-    columns = [c for f in settings.values() for row in f.rows for c in row.columns]
-    columns += [column for f in settings.values() for column in f.students.values()]
-    needs: dict[str, list[str]] = {}
-    for method in named.values():
-        if method.needs:
-            needs.setdefault(method.needs, []).append(method.title)
-    later = [f'`{name}`' for name, figures in settings.items() if _not_yet(figures)]
-    parts = [
-        'mAP points over the plain student, with 95 % intervals; "gap" is that to the teacher, "time" that of a plain '
-        'training.',
-        'Time with a ~ is rough.' if any(c.cost_from == 'runs' for c in columns) else '',
-        f'Not all tuned runs are there yet: {say.enumerate_names(later)}.' if later else '',
-        f'Shown to help: all planned seeds, {ENOUGH_SEEDS} at least, and above zero with the interval.',
-        'The best of many is flattered by being picked on the split that it is reported on, and all methods of a '
-        'setting share its plain runs.',
-        *_longer_teachers(settings, titles),
-        *(
-            f'{say.enumerate_names(names)} need{"s" if len(names) == 1 else ""} {what}.'
-            for what, names in needs.items()
-        ),
-        f'The settings: {"; ".join(f"`{name}` {title}" for name, title in titles.items())}.',
-    ]
-    return ' '.join(part for part in parts if part)
+def _places(names: Collection[str]) -> str:
+    """Settings by name; of many only how many."""
+    if len(names) > _MOST_SETTINGS:
+        return f'in {len(names)} settings'
+    return f'on {say.enumerate_names([f"`{name}`" for name in names])}'
 
 
-def _figures(columns: Mapping[str, Column], settings: int, weights: Mapping[str, str] | None = None) -> str:
-    """A row of each setting: gain, interval, weights, share of the gap, time; its name where there are several.
+def _figures(columns: Mapping[str, Column], several: bool, style: str = 'full') -> str:
+    """A row of each setting: the gain ± half its interval (share of the gap, time over plain training).
 
-    Of more than three settings the mean, and the rows of the smallest and the largest gain.
+    Args:
+        columns: Setting → what is written.
+        several: Whether settings are named.
+        style: ``'gain'``: nothing in brackets; ``'time'``: share and time only.
     """
-    parts, shown = [], dict(columns)
-    if len(columns) > _MOST_SETTINGS:
-        order = sorted(columns, key=lambda name: columns[name].gain.mean)
-        shown = {name: columns[name] for name in (order[0], order[-1])}
-    for name, column in shown.items():
-        extra = [weights[name]] if weights else []
-        extra += [] if column.share is None else [f'{say.share(column.share)} of the gap']
-        extra += [] if column.cost is None else [f'{say.cost(column.cost, column.cost_from)} × time']
-        where = f' on `{name}`' if settings > 1 else ''
-        parts.append(f'{say.gain(column.gain, ENOUGH_SEEDS)}{where}' + (f' ({", ".join(extra)})' if extra else ''))
-    if len(columns) > _MOST_SETTINGS:
-        mean = statistics.fmean(column.gain.mean for column in columns.values())
-        clear = [column.verdict for column in columns.values()].count('helps')
-        about = f'{say.signed(mean)}, the mean of {len(columns)} settings, clear of zero in {clear} of them'
-        return f'{about}, from {" to ".join(parts)}'
-    return '; '.join(parts)
+    parts = []
+    for name, column in columns.items():
+        text = say.gain_half(column.gain).strip('*')
+        share = [] if column.share is None else [say.share(column.share)]
+        time = [] if column.cost is None else [f'×{say.cost(column.cost, column.cost_from)}']
+        where = f' on `{name}`' if several else ''
+        if style == 'time' and share:
+            parts.append(f'{" for ".join(share + time)}{where}')
+        else:
+            more = f' ({", ".join(share + time)})' if share + time and style != 'gain' else ''
+            parts.append(f'{text}{where}{more}')
+    return ', '.join(parts)
 
 
-def _level(best: Mapping[str, tuple[MethodRow, Column]], settings: Mapping[str, SettingFigures]) -> str:
-    """What the seeds do not tell from the best of each setting; of more than three, only how many these are."""
+def _counted(by: Mapping[str, Mapping[str, Column]], style: str) -> str:
+    """In how many of many settings each method answers; of the first one the rows of the least and the largest gain."""
+    order = sorted(by, key=lambda title: (-len(by[title]), title))
+    mine = by[order[0]]
+    ends = sorted(mine, key=lambda name: mine[name].gain.mean)
+    rows = [_figures({name: mine[name]}, True, style) for name in dict.fromkeys([ends[0], ends[-1]])]
+    parts = [f'{order[0]} in {len(mine)} settings ({" to ".join(rows)})']
+    parts += [f'{title} in {len(by[title])}' for title in order[1:_MOST_SETTINGS]]
+    rest = sum(len(by[title]) for title in order[_MOST_SETTINGS:])
+    return ', '.join(parts + ([f'others in {rest}'] if rest else []))
+
+
+def _level(best: Mapping[str, _Row], settings: Mapping[str, SettingFigures]) -> str:
+    """What the seeds do not tell from the best of each setting: a few names, else only how many these are."""
     level = {}
     for name, (row, _) in best.items():
         figures = settings[name]
         level[name] = [other.method.title for other in level_with(row, figures.rows, figures.pick)]
     if len(level) > _MOST_SETTINGS:
         return f'Clearly above every other method in {sum(not names for names in level.values())} of {len(level)}.'
-    several = len(settings) > 1
-    parts = [say.few(titles) + (f' on `{name}`' if several else '') for name, titles in level.items()]
-    return f'Not clearly below{"" if several else " it"}: {"; ".join(parts)}.'
+    parts = [
+        (str(len(titles)) if len(titles) > _MOST_TIES else say.enumerate_names(titles))
+        + (f' on `{name}`' if len(settings) > 1 else '')
+        for name, titles in level.items()
+        if titles
+    ]
+    return f'Ties: {", ".join(parts) if parts else "none"}.'
+
+
+def _for_the_time(quick: Mapping[str, _Row], cheap: Mapping[str, _Row], several: bool) -> str:
+    """Most of the gap for the time, and the cheapest method that is shown to help, where that is another."""
+    other = {name: row for name, row in cheap.items() if row != quick.get(name)}
+    both = '' if other else ', and the cheapest'
+    first = _answer(f'**The most for the time{both}:**', quick, several, style='time')
+    return f'{first} {_answer("Cheapest:", other, several, style="time")}'.strip()
+
+
+def _over_all(settings: Mapping[str, SettingFigures]) -> str:
+    """How often methods that ran in many settings help, and their mean share of the gap, over all where they ran."""
+    ran: dict[str, list[bool]] = {}
+    shares: dict[str, list[float]] = {}
+    for figures in settings.values():
+        for row, column in _Question().known(figures):
+            title = row.method.title
+            ran.setdefault(title, []).append(_helps(figures, column))
+            shares.setdefault(title, []).extend([] if column.share is None else [column.share])
+    least = max(_ENOUGH_SETTINGS, math.ceil(len(settings) / 3))
+    mean = {title: statistics.fmean(mine) for title, mine in shares.items() if len(ran[title]) >= least and mine}
+    order = sorted(mean, key=lambda title: (-sum(ran[title]), -mean[title], title))
+    parts = [f'{title} {sum(ran[title])} of {len(ran[title])} ({say.share(mean[title])})' for title in order]
+    if not parts:
+        return ''
+    first, count = order[0], len(ran[order[0]])
+    whole = all(len(shares[title]) == len(ran[title]) for title in order)
+    parts[0] = (
+        f'{first} helps in {sum(ran[first])} of {count} that it ran in ({say.share(mean[first])} of the gap, mean '
+        f'over {f"the {count}" if whole else "those with a better teacher"})'
+    )
+    rest = [f'{len(parts) - _MOST_COUNTED} more in no more'] if len(parts) > _MOST_COUNTED else []
+    return f'**Over all {len(settings)} settings:** {"; ".join(parts[:_MOST_COUNTED] + rest)}.'
+
+
+def _gains(
+    settings: Mapping[str, SettingFigures], pick: Callable[[SettingFigures], Column | None]
+) -> dict[str, Column]:
+    """The columns of students without a method that can be set beside the plain one."""
+    found = {name: pick(figures) for name, figures in settings.items()}
+    return {name: column for name, column in found.items() if column is not None and column.gain is not None}
+
+
+def _longer(figures: SettingFigures) -> Column | None:
+    return figures.students.get('plain_longer')
+
+
+def _longer_leads(settings: Mapping[str, SettingFigures]) -> bool:
+    """Whether in most settings with a longer plain run it helps, and no method that costs no more is clearly above."""
+
+    def leads(figures: SettingFigures, column: Column) -> bool:
+        beside = figures.beside_longer()
+        helps = column.verdict == 'helps' and len(column.gain.seeds) >= ENOUGH_SEEDS
+        return helps and bool(beside) and not any(d.verdict == 'helps' and len(d.seeds) >= ENOUGH_SEEDS for d in beside)
+
+    columns = _gains(settings, _longer)
+    return 2 * sum(leads(settings[name], column) for name, column in columns.items()) > len(columns)
+
+
+def _without_teacher(settings: Mapping[str, SettingFigures]) -> str:
+    """What longer plain runs gain, and methods that cost no more; and plain runs as long as the teacher's training."""
+    columns, parts = _gains(settings, _longer), []
+    if columns:
+        text = _figures(columns, len(settings) > 1)
+        if len(columns) > _MOST_SETTINGS:
+            helping = sum(_helps(settings[name], column) for name, column in columns.items())
+            shares = [column.share for column in columns.values() if column.share is not None]
+            text = f'it helps in {helping} of {len(columns)} settings' + (
+                f', closing {say.share(statistics.fmean(shares))} of the gap on average' if shares else ''
+            )
+        beside = [difference for name in columns for difference in settings[name].beside_longer() or []]
+        parts.append(f'{text}; {say.beside(beside, "rows" if len(columns) > 1 else "methods")}.')
+    long = _gains(settings, lambda figures: figures.as_teacher)
+    above = {name: _above_all(settings[name], column) for name, column in long.items()}
+    known = [name for name, found in above.items() if found is not None and long[name].cost is not None]
+    if known:
+        costs = sorted({say.ratio(long[name].cost) for name in known}, key=float)
+        parts.append(
+            f'As long as the teacher (×{" to ×".join(dict.fromkeys([costs[0], costs[-1]]))}) its mean is the '
+            f'highest in {sum(above[name] for name in known)} of {len(known)} settings.'
+        )
+    return ' '.join(parts)
+
+
+def _above_all(figures: SettingFigures, column: Column) -> bool | None:
+    """Whether a column's mean is above that of every method, over the seeds of both; None without a method."""
+    others = [other.values for _, other in _compared(figures).values()]
+    differences = [paired_difference(column.values, values) for values in others]
+    means = [difference.mean for difference in differences if difference is not None]
+    return all(mean > 0 for mean in means) if means else None
+
+
+def _nothing(settings: Mapping[str, SettingFigures]) -> str:
+    """Where no method is shown to help, and where seeds are missing for any answer."""
+    none = _Question().none(settings)
+    begun = [f'`{n}`' for n, f in settings.items() if _compared(f) and not _Question().known(f)]
+    parts = []
+    if len(settings) == 1 and none:
+        ((row, column),) = none.values()
+        parts.append(f'**Nothing helps** (best: {row.method.title} {_figures({"": column}, False, "gain")}).')
+    elif none:
+        names = say.few([f'`{name}`' for name in none], _MOST_LISTED)
+        parts.append(f'**Nothing helps** in {len(none)} of {len(settings)} settings: {names}.')
+    if begun:
+        parts.append(f'No method has all planned seeds yet, {ENOUGH_SEEDS} at least: {say.few(begun)}.')
+    return ' '.join(parts)
+
+
+def _not_helping(settings: Mapping[str, SettingFigures]) -> str:
+    """What to avoid, with the worst of the rows below zero, and what is not shown to help wherever it ran.
+
+    Those to avoid that help nowhere come first; those not shown to help, by the number of settings.
+    """
+    columns: dict[str, dict[str, Column]] = {}
+    for name, figures in settings.items():
+        for row, column in _compared(figures).values():
+            columns.setdefault(row.method.title, {})[name] = column
+    avoid: list[tuple[bool, float, str]] = []
+    doubtful: dict[str, int] = {}
+    for title, mine in columns.items():
+        enough = {name: column for name, column in mine.items() if len(column.gain.seeds) >= ENOUGH_SEEDS}
+        hurting = {name: column for name, column in enough.items() if column.verdict == 'hurts'}
+        if hurting:
+            worst = min(hurting, key=lambda name: hurting[name].gain.mean)
+            text = f'{title} {_figures({worst: hurting[worst]}, len(settings) > 1, "gain")}'
+            text += f' and in {len(hurting) - 1} more' if len(hurting) > 1 else ''
+            helping = sum(_helps(settings[name], column) for name, column in mine.items())
+            text += f' (helps in {helping})' if helping else ''
+            avoid.append((bool(helping), hurting[worst].gain.mean, text))
+        elif len(enough) == len(mine) and not any(column.verdict == 'helps' for column in mine.values()):
+            doubtful[title] = len(mine)
+    names = sorted(doubtful, key=lambda title: -doubtful[title])
+    counts = [f' ({doubtful[title]}{"" if i else " settings"})' for i, title in enumerate(names)]
+    known = [title + (count if doubtful[title] > 1 else '') for title, count in zip(names, counts)]
+    parts = [f'**Avoid**, below zero: {say.few([text for *_, text in sorted(avoid)])}.'] if avoid else []
+    if known:
+        parts.append(f'**Nowhere shown to help:** {say.few(known, _MOST_LISTED)}.')
+    return ' '.join(parts)
+
+
+def _reading(settings: Mapping[str, SettingFigures], named: Collection[Method], text: str) -> str:
+    """How to read the sentences, what not to believe, and what the named methods need: of ``text`` what it has."""
+    tuned = sum(figures.basis == 'tuned' for figures in settings.values())
+    longer = sum(figures.longer_teacher for figures in settings.values())
+    needs: dict[str, list[str]] = {}
+    for method in named:
+        if method.needs:
+            needs.setdefault('matching heads' if method.matching_heads else method.needs, []).append(method.title)
+    parts = [
+        'mAP points over plain ± half the 95 % interval; time'
+        + (' (~: rough)' if '~' in text else '')
+        + ' excludes the teacher’s.',
+        f'Helps: above zero with the interval, all planned seeds, {ENOUGH_SEEDS} at least. Weights: tuned in '
+        f'{tuned} of {len(settings)} settings{", else published" if tuned < len(settings) else ""}'
+        + (' (†: by this repository).' if '†' in text else '.'),
+        'Answers are picked on the reported split, so flattered'
+        + (
+            f'; {"all" if longer == len(settings) else f"{longer} of {len(settings)}"} teachers trained longer.'
+            if longer
+            else '.'
+        ),
+        '; '.join(
+            f'{say.enumerate_names(names)} need{"s" if len(names) == 1 else ""} {what}' for what, names in needs.items()
+        ),
+    ]
+    return ' '.join(parts) + ('.' if needs else '')

@@ -65,16 +65,13 @@ def gain_half(difference: Difference | None) -> str:
     return text if difference.verdict == 'unclear' else f'**{text}**'
 
 
-def beside(differences: Sequence[Difference]) -> str:
-    """How many methods of those that cost no more than a longer plain run gain more than it does."""
+def beside(differences: Sequence[Difference], what: str = 'methods') -> str:
+    """How many methods (or rows) of those that cost no more than a longer plain run gain more than it does."""
     if not differences:
         return 'no method with known time costs as little'
     more = sum(difference.mean > 0 for difference in differences)
     clear = [difference.verdict for difference in differences].count('helps')
-    return (
-        f'of the methods that cost no more, {more} of {len(differences)} gain more, {clear} with the interval clear of '
-        'zero'
-    )
+    return f'{more} of {len(differences)} {what} that cost no more gain more, {clear} with the interval'
 
 
 def share(value: float | None) -> str:
@@ -110,7 +107,7 @@ def enumerate_names(names: Sequence[str]) -> str:
     return f'{", ".join(names[:-1])} and {names[-1]}'
 
 
-def few(names: Sequence[str]) -> str:
-    """As :func:`enumerate_names`; of more than five names, four and how many more."""
+def few(names: Sequence[str], most: int = 5) -> str:
+    """As :func:`enumerate_names`; of more than ``most`` names one less than that, and how many more."""
     names = list(names)
-    return enumerate_names(names if len(names) < 6 else [*names[:4], f'{len(names) - 4} more'])
+    return enumerate_names(names if len(names) <= most else [*names[: most - 1], f'{len(names) - most + 1} more'])
