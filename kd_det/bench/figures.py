@@ -341,7 +341,10 @@ def _cost(
 
 
 def _loss_ratio(records: Sequence[Record]) -> float | None:
-    """``Column.loss_ratio``: epochs after the end of a term's schedule, in which its loss is 0, do not count."""
+    """``Column.loss_ratio``: epochs after the end of a term's schedule, in which its loss is 0, do not count.
+
+    None where the method's term takes the place of the student's own loss, of which then only rounding is left.
+    """
     ratios = []
     for record in records:
         curve = record.get('curve') or {}
@@ -349,7 +352,7 @@ def _loss_ratio(records: Sequence[Record]) -> float | None:
         known = [
             distill / own
             for own, distill in pairs
-            if None not in (own, distill) and own > 0 and distill > 0 and math.isfinite(distill / own)
+            if None not in (own, distill) and own > 1e-4 * distill > 0 and math.isfinite(distill)
         ]
         if known and not record['diverged']:
             ratios.append(statistics.fmean(known))

@@ -555,6 +555,8 @@ def test_a_term_that_ends_counts_while_it_acts():
     assert 'its loss is 40 % of the student’s own on average' in found.facts()
     never = curve | dict(distill_loss=[0.0] * 4)
     assert collect(base() + runs('ab/x1', (0, 0, 0), curve=never)).rows[0].published.loss_ratio is None
+    instead = curve | dict(loss=[1e-6] * 4, distill_loss=[95.0] * 4)  # of the student's own loss rounding is left
+    assert collect(base() + runs('ab/x1', (0, 0, 0), curve=instead)).rows[0].published.loss_ratio is None
 
 
 def test_chance_is_told_with_holm():
