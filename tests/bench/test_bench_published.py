@@ -1,0 +1,49 @@
+"""The tables of the README and the reports in the docs are what the script makes of the JSON lines beside them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from kd_det.bench.ledger import read_records
+from kd_det.bench.publish import MARKS, publish
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / 'docs' / 'results'
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory) -> Path:
+    """A repository whose tables and reports are written anew."""
+    repo = tmp_path_factory.mktemp('repo')
+    (repo / 'docs' / 'results').mkdir(parents=True)
+    shutil.copy(ROOT / 'README.md', repo)
+    for path in RESULTS.glob('bench_*.json'):
+        shutil.copy(path, repo / 'docs' / 'results')
+    publish([record for path in sorted(RESULTS.glob('bench_*.jsonl')) for record in read_records(path)], repo)
+    return repo
+
+
+@pytest.mark.parametrize('part', MARKS)
+def test_the_readme_is_written_by_the_script(made, part):
+    def text(repo: Path) -> str:
+        begin, end = MARKS[part]
+        return (repo / 'README.md').read_text().split(begin)[1].split(end)[0]
+
+    assert text(made) == text(ROOT), 'tools/kd_bench.py --report --results docs/results/bench_*.jsonl --write-readme'
+    assert len(text(ROOT)) > 500
+
+
+def test_the_reports_are_written_by_the_script(made):
+    reports = sorted((made / 'docs' / 'results').glob('*/report.md'))
+    assert len(reports) > 10
+    for path in reports:
+        assert path.read_text() == (RESULTS / path.parent.name / 'report.md').read_text(), path.parent.name
+
+
+def test_choice_is_one_screen():
+    begin, end = MARKS['choice']
+    words = (ROOT / 'README.md').read_text().split(begin)[1].split(end)[0].split()
+    assert len(words) < 400
