@@ -17,11 +17,9 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-#: Options that are keys of a setting, too.
-_KEYS = (
-    'teacher_checkpoint', 'seeds', 'inherit', 'data_root', 'self_distilled', 'longer', 'as_long_as_teacher',
-    'random_teacher', 'shuffled_teacher',
-)  # fmt: skip
+#: Options that are keys of a setting, too; those of methods first.
+_CONTROLS = ('self_distilled', 'random_teacher', 'shuffled_teacher')
+_KEYS = ('teacher_checkpoint', 'seeds', 'inherit', 'data_root', 'longer', 'as_long_as_teacher', *_CONTROLS)
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -51,7 +49,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--longer', type=float, metavar='TIMES', help='also a plain student trained for so many times the schedule'
     )
     parser.add_argument(
-        '--as-long-as-teacher', action='store_true', default=None, help='also a plain student trained for as long as it'
+        '--as-long-as-teacher',
+        action='store_true',
+        default=None,
+        help='also a plain student trained for as long as it, unless its weights are given',
     )
     parser.add_argument(
         '--random-teacher', nargs='+', metavar='METHOD', help='methods that also learn from a teacher of random weights'
@@ -144,9 +145,17 @@ def make_settings(args: argparse.Namespace) -> list:
     common = {key: value for key, value in common.items() if value is not None}
     changed = shlex.join(_flags(args, ('teacher', 'student', 'name', 'methods', 'tune', *_KEYS)))
     if args.settings:
+        controls = {name: common.pop(name) for name in _CONTROLS if name in common}
         settings = [load_setting(path, **common) for path in args.settings]
         for setting in settings:
             setting.source = f'{shlex.quote(setting.source)} {changed}'.rstrip()
+            if args.methods:
+                only_methods(setting, args.methods)
+            for name, value in controls.items():  # they may be of methods that --methods adds
+                setattr(setting, name, tuple(value) if isinstance(value, list) else value)
+            if args.self_distilled == 'none':
+                setting.self_distilled = None
+            setting.check_controls()
     else:
         given = dict(teacher=args.teacher, student=args.student, methods=args.methods, **common)
         given.setdefault('self_distilled', first_to_teach_itself(args.methods))
@@ -155,11 +164,6 @@ def make_settings(args: argparse.Namespace) -> list:
         settings = [
             make_setting(given, args.name or f'{Path(args.teacher).stem}_{Path(args.student).stem}', source=changed)
         ]
-    for setting in settings:
-        if args.methods:
-            only_methods(setting, args.methods)
-        if args.self_distilled == 'none':
-            setting.self_distilled = None
     return settings
 
 

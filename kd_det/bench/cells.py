@@ -644,7 +644,8 @@ _OUTCOME = (
 
 def _measures(evaluator: Mapping) -> bool:
     """Whether an evaluator gives an mAP that :func:`~kd_det.bench.part.figures` reads."""
-    kind = METRICS.get(str(evaluator.get('type')))
+    kind = evaluator.get('type')
+    kind = kind if isinstance(kind, type) else METRICS.get(str(kind))
     wanted = {CocoMetric: ('bbox', 'coco'), VOCMetric: ('mAP', 'pascal_voc')}
     for known, (metric, prefix) in wanted.items():
         if isinstance(kind, type) and issubclass(kind, known):

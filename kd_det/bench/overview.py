@@ -532,9 +532,11 @@ def _without_teacher(settings: Mapping[str, SettingFigures]) -> str:
     known = [name for name, found in above.items() if found is not None and long[name].cost is not None]
     if known:
         costs = sorted({say.ratio(long[name].cost) for name in known}, key=float)
+        single = sum(len(long[name].values) == 1 for name in known)
+        seeds = f', one seed in {single} of them' if single else ''
         parts.append(
             f'As long as the teacher (×{" to ×".join(dict.fromkeys([costs[0], costs[-1]]))}) its mean is the '
-            f'highest in {sum(above[name] for name in known)} of {len(known)} settings.'
+            f'highest in {sum(above[name] for name in known)} of {len(known)} settings{seeds}.'
         )
     return ' '.join(parts)
 

@@ -160,14 +160,7 @@ class Setting:
         self.left_out: tuple[str, ...] = ()  # methods that --methods did not name
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(f'seeds: found {list(self.seeds)}, expected at least one, each once.')
-        for key in ('random_teacher', 'shuffled_teacher'):
-            for name in getattr(self, key):
-                self._check_method(name, key)
-        if self.self_distilled is not None:
-            self._check_method(self.self_distilled, 'self_distilled')
-        for name in {*self.random_teacher, *self.shuffled_teacher, self.self_distilled} - {None}:
-            if self.methods[name].first_stage:
-                raise ConfigError(f'bench: {name!r} has a first stage, of the trained teacher; no control of it here.')
+        self.check_controls()
         if not isinstance(self.longer, (int, float)) or (self.longer and self.longer <= 1):
             raise ConfigError(f'longer: found {self.longer!r}, expected more than 1, or 0 for no such run.')
         if self.tune is not None:
@@ -182,6 +175,21 @@ class Setting:
             SyntheticSpec(**self.synthetic)
             if self.data_root is None:
                 raise ConfigError('data_root: missing; expected the folder where the synthetic set is drawn.')
+
+    def check_controls(self) -> None:
+        """Refuse controls of methods that are not there, or that have a first stage.
+
+        Raises:
+            ConfigError: For the first such name.
+        """
+        for key in ('random_teacher', 'shuffled_teacher'):
+            for name in getattr(self, key):
+                self._check_method(name, key)
+        if self.self_distilled is not None:
+            self._check_method(self.self_distilled, 'self_distilled')
+        for name in {*self.random_teacher, *self.shuffled_teacher, self.self_distilled} - {None}:
+            if self.methods[name].first_stage:
+                raise ConfigError(f'bench: {name!r} has a first stage, of the trained teacher; no control of it here.')
 
     def _check_method(self, name: str, key: str) -> None:
         if name not in self.methods:

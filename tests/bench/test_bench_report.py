@@ -480,7 +480,10 @@ def test_a_teacher_that_trained_longer_is_named(records):
     assert rows['plain_as_teacher']['gap_closed'] == 0.5 and rows['plain_as_teacher']['time_from'] == 'steps'
     choice = choice_section({'tiny': records + alone})
     # FGD gains 5 points with the only seed that the plain student of 6 points has.
-    assert 'As long as the teacher (×5.00) its mean is the highest in 1 of 1 settings.' in choice.splitlines()[0]
+    assert (
+        'As long as the teacher (×5.00) its mean is the highest in 1 of 1 settings, one seed in 1 of them.'
+        in choice.splitlines()[0]
+    )
     less = records + runs('plain_as_teacher', (0.045,), steps=500, data='long')
     assert 'its mean is the highest in 0 of 1 settings.' in choice_section({'tiny': less})
     only = [r for r in records + alone if r['role'] != 'plain_longer']

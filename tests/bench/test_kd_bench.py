@@ -356,6 +356,12 @@ def test_dry_run_only_and_methods_choose(tmp_path, capsys):
     assert toy.run('--dry-run', '--methods', 'pkd', 'mgd', '--seeds', '3') == 0
     expected = {'teacher/trained', 'plain/seed3', 'plain_longer/seed3', 'pkd/x1/seed3', 'mgd/x1/seed3'}
     assert set(listed(capsys.readouterr().out)) == expected | {'timing/pkd', 'timing/mgd'}
+    added = ('--dry-run', '--no-check', '--methods', 'pkd', 'mgd', '--self-distilled', 'pkd', '--random-teacher')
+    assert toy.run(*added, 'mgd') == 0  # a control of a method that --methods adds
+    own = {'self_distilled/pkd/x1/seed0', 'random_teacher/mgd/x1/seed0'}
+    assert own <= set(listed(capsys.readouterr().out))
+    assert toy.run(*added, 'fitnet') == 2
+    assert "random_teacher: 'fitnet' is none of the methods of this setting" in capsys.readouterr().err
     assert toy.run('--dry-run', '--only', 'pkd', 'plain/') == 0
     assert set(listed(capsys.readouterr().out)) == {'teacher/trained', 'plain/seed0', 'pkd/x1/seed0'}
     with_kd = ('--dry-run', '--no-check', '--methods', 'pkd', '--only')
