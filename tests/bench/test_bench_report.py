@@ -485,7 +485,7 @@ def test_a_teacher_that_trained_longer_is_named(records):
         in choice.splitlines()[0]
     )
     less = records + runs('plain_as_teacher', (0.045,), steps=500, data='long')
-    assert 'its mean is the highest in 0 of 1 settings.' in choice_section({'tiny': less})
+    assert 'its mean is the highest in 0 of 1 settings, one seed in 1 of them.' in choice_section({'tiny': less})
     only = [r for r in records + alone if r['role'] != 'plain_longer']
     assert 'As long as the teacher (×5.00)' in sentence(choice_section({'tiny': only}), 'Without a teacher')
     assert 'all teachers trained longer.' in choice and 'trained longer' not in choice_section({'tiny': short})
