@@ -535,10 +535,9 @@ class Cells:
             source = self.teacher('tune' if holdout and s.teacher_checkpoint is None else 'trained')
             inherit = (s.config('teacher'), source.weights, s.inherit)
             needs, heritage = (source.name,), [source.digest, s.inherit]
-        first = [without_places(detector_config(plain)), seed, heritage]
-        if _local_files(detector_config(plain)):
-            first.append(_local_files(detector_config(plain)))
-        start = digest_of(*first)
+        model = detector_config(plain)
+        files = _local_files(model)
+        start = digest_of(without_places(model), seed, heritage, *([files] if files else []))
         initial = self.folder / f'initial-seed{seed}-{start[:10]}.pth'
         job = Job(self._part(label, seed, cfg, name, [start, inputs]), make=[(plain, seed, initial)], inherit=inherit)
         job.part.initial = initial
