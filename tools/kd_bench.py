@@ -33,7 +33,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--name', help='name of the comparison that --teacher and --student make (default: from theirs)'
     )
     parser.add_argument(
-        '--methods', nargs='+', help='fragments of configs/_base_/distill; default: those of the setting'
+        '--methods',
+        nargs='+',
+        help='fragments of configs/_base_/distill, or several as one: pkd+crosskd; default: those of the setting',
     )
     parser.add_argument('--seeds', nargs='+', type=int, help='seeds of weights and data order')
     parser.add_argument('--weights', choices=['published', 'tuned', 'both'], default='both', help='default: both')

@@ -19,6 +19,7 @@ FAMILIES = {
     'logits': 'class scores',
     'boxes': 'boxes',
     'mixed': 'class scores and boxes',
+    'several': 'more than one of these',
     'other': 'not in the catalogue',
 }
 
@@ -47,7 +48,7 @@ class Method:
     @property
     def matching_heads(self) -> bool:
         """Whether it compares outputs of heads, so that these have to have the same shapes and meanings."""
-        return self.needs.startswith(_HEADS)
+        return _HEADS in self.needs
 
 
 _HEADS = 'heads with the same classes, anchors (or points) and strides'
@@ -138,7 +139,7 @@ def method_or_new(name: str, fragment: str | None = None) -> Method:
     """As :func:`find_method`; a method that the catalogue lacks keeps its name and is of the family ``other``.
 
     Args:
-        name: What the setting calls it.
+        name: What the setting calls it. Names joined by ``+`` are several methods at once: 'PKD + CrossKD'.
         fragment: Its fragment. Where the catalogue has that under another name, the method is the fragment's, and both
             names are in its title: ``fgd_strong`` made of ``fgd`` is 'FGD (fgd_strong)'.
     """
@@ -153,6 +154,22 @@ def method_or_new(name: str, fragment: str | None = None) -> Method:
 
 def _find(name: str) -> Method | None:
     try:
-        return find_method(name)
+        parts = [find_method(each) for each in name.split('+')]
     except ConfigError:
         return None
+    return parts[0] if len(parts) == 1 else _together(name, parts)
+
+
+def _together(name: str, parts: list[Method]) -> Method:
+    """Several methods as one. Its weights are published if each part's are, if never together."""
+    families = {part.family for part in parts}
+    if len(families) > 1:
+        families = {'mixed'} if families <= {'logits', 'boxes', 'mixed'} else {'several'}
+    return Method(
+        name,
+        ' + '.join(part.title for part in parts),
+        families.pop(),
+        '; '.join(dict.fromkeys(part.needs for part in parts if part.needs)),
+        'published' if all(part.weights_are == 'published' for part in parts) else 'ours',
+        '; '.join(dict.fromkeys(part.source for part in parts if part.source)),
+    )

@@ -37,7 +37,7 @@ class Method:
     Args:
         name: What the report calls it.
         fragment: Name of a file in ``configs/_base_/distill``, or a path; it defines ``distill``, and perhaps
-            ``task_weights``.
+            ``task_weights``. Several, joined by ``+``, give one method with the terms of all.
         change: Keys that differ from the fragment's in every term, merged in.
         terms: Term → keys that differ in it.
         hooks: More ``custom_hooks``.
@@ -45,7 +45,7 @@ class Method:
         first_stage: Fragment of a training that comes before, such as FT's paraphrasers.
         task_weights: Factors of the student's own losses, instead of the fragment's. They stay whatever the factor.
         scales: What a factor multiplies in each term, dotted: its weight, or the weights inside a loss that holds the
-            task's own parts, too.
+            task's own parts, too. Empty for what each fragment asks for, by default ``['weight']``.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Method:
     no_decay: list[str] = field(default_factory=list)
     first_stage: str | None = None
     task_weights: dict[str, float] | None = None
-    scales: list[str] = field(default_factory=lambda: ['weight'])
+    scales: list[str] = field(default_factory=list)
 
     def distill(self, factor: float = 1.0, fragment: str | None = None, length: float = 1.0) -> dict[str, Any]:
         """The terms, with every weight multiplied.
@@ -69,22 +69,15 @@ class Method:
         Raises:
             ConfigError: If ``terms`` or ``scales`` name what is not there.
         """
-        terms = _fragment(fragment or self.fragment).distill.to_dict()
-        for name, term in terms.items():
-            merge(term, self.change)
-            if name in self.terms:
-                merge(term, self.terms[name])
-            term['weight'] = term.get('weight', 1.0)
-            for key in self.scales if fragment is None else ():
-                *path, last = key.split('.')
-                part = term
-                for step in path:
-                    part = part.get(step, {})
-                if last not in part:
-                    raise ConfigError(f'methods.{self.name}.scales: no {key!r} in the term {name!r}.')
-                part[last] = part[last] * factor
-            if length != 1:
-                _shorten(term, length)
+        terms = {}
+        for each in _parts(fragment or self.fragment):
+            found = _fragment(each).distill.to_dict()
+            scales = [] if fragment else self.scales or _needs(each).get('scales', ['weight'])
+            for name, term in found.items():
+                if name in terms:
+                    raise ConfigError(f'methods.{self.name}: two terms {name!r} in {self.fragment}.')
+                terms[name] = term
+                self._change(name, term, scales, factor, length)
         unknown = set(self.terms) - set(terms)
         if unknown and fragment is None:
             raise ConfigError(
@@ -93,16 +86,42 @@ class Method:
             )
         return terms
 
+    def _change(self, name: str, term: dict[str, Any], scales: list[str], factor: float, length: float) -> None:
+        """Give a fragment's term the setting's keys, and multiply its weights, in place."""
+        merge(term, self.change)
+        if name in self.terms:
+            merge(term, self.terms[name])
+        term['weight'] = term.get('weight', 1.0)
+        for key in scales:
+            *path, last = key.split('.')
+            part = term
+            for step in path:
+                part = part.get(step, {})
+            if last not in part:
+                raise ConfigError(f'methods.{self.name}.scales: no {key!r} in the term {name!r}.')
+            part[last] = part[last] * factor
+        if length != 1:
+            _shorten(term, length)
+
     def imports(self) -> list[str]:
         """Modules that its fragments import, as ``custom_imports`` names them."""
-        found = [_fragment(name).get('custom_imports') or {} for name in (self.fragment, self.first_stage) if name]
+        names = [*_parts(self.fragment), *([self.first_stage] if self.first_stage else [])]
+        found = [_fragment(name).get('custom_imports') or {} for name in names]
         return [name for each in found for name in each.get('imports', [])]
 
     def weights_of_task(self) -> dict[str, float]:
         """Factors of the student's own losses."""
         if self.task_weights is not None:
             return dict(self.task_weights)
-        return dict(_fragment(self.fragment).get('task_weights') or {})
+        weights: dict[str, float] = {}
+        for each in _parts(self.fragment):
+            for key, value in (_fragment(each).get('task_weights') or {}).items():
+                if weights.setdefault(key, value) != value:
+                    raise ConfigError(
+                        f'methods.{self.name}: its fragments give {key!r} the task_weights {weights[key]:g} and '
+                        f'{value:g}; expected one of them in task_weights of the setting.'
+                    )
+        return weights
 
 
 @dataclass
@@ -239,6 +258,15 @@ def _shorten(value: Any, length: float) -> None:
 _loaded: dict[Path, Config] = {}
 
 
+def _parts(fragment: str) -> list[str]:
+    """The fragments that a text names: those joined by ``+``, unless a file is called so."""
+    return [fragment] if Path(fragment).is_file() else fragment.split('+')
+
+
+def _needs(fragment: str) -> dict[str, Any]:
+    return _NEEDS.get(Path(fragment).stem, {})
+
+
 def _fragment(name: str) -> Config:
     path = Path(name) if name.endswith('.py') else FRAGMENTS / f'{name}.py'
     if path not in _loaded:
@@ -278,8 +306,16 @@ def make_method(name: str, given: Mapping[str, Any] | None = None) -> Method:
                 f'{did_you_mean(key, _METHOD_KEYS)}'
             )
     given.setdefault('fragment', name)
-    method = Method(name, **{**_NEEDS.get(Path(given['fragment']).stem, {}), **given})
+    needs: dict[str, Any] = {}
+    for each in _parts(given['fragment']):
+        for key, value in _needs(each).items():
+            if key == 'first_stage' and needs.get(key, value) != value:
+                raise ConfigError(f'methods.{name}: {needs[key]!r} and {value!r} come first; expected one at most.')
+            if key != 'scales':  # of its terms alone
+                needs[key] = value if key == 'first_stage' else [*needs.get(key, []), *value]
+    method = Method(name, **{**needs, **given})
     method.distill()
+    method.weights_of_task()
     return method
 
 
@@ -366,13 +402,26 @@ def _beside(method: Any, folder: Path | None) -> Any:
     """
     if not isinstance(method, Mapping) or folder is None:
         return method
-    names = {key: str(method[key]) for key in ('fragment', 'first_stage') if method.get(key)}
-    paths = {key: folder / name for key, name in names.items() if name.endswith('.py')}
-    for key, path in paths.items():
-        if not path.is_file() and not Path(names[key]).is_file():
-            folders = [path.parent.resolve(), Path(names[key]).parent.resolve()]
-            raise ConfigError(_no_fragment(names[key], [f"'{each}'" for each in dict.fromkeys(folders)]))
-    return {**method, **{key: str(path) for key, path in paths.items() if path.is_file()}}
+    named = {key: str(method[key]) for key in ('fragment', 'first_stage') if method.get(key)}
+    return {
+        **method,
+        **{key: '+'.join(_in_full(each, folder) for each in _split(name, folder)) for key, name in named.items()},
+    }
+
+
+def _split(name: str, folder: Path) -> list[str]:
+    return [name] if (folder / name).is_file() else _parts(name)
+
+
+def _in_full(name: str, folder: Path) -> str:
+    """The path of a fragment's file, in the setting's folder or the current one; a name stays."""
+    path = folder / name
+    if not name.endswith('.py') or path.is_file():
+        return str(path) if name.endswith('.py') else name
+    if not Path(name).is_file():
+        folders = [path.parent.resolve(), Path(name).parent.resolve()]
+        raise ConfigError(_no_fragment(name, [f"'{each}'" for each in dict.fromkeys(folders)]))
+    return name
 
 
 def first_to_teach_itself(names: list[str]) -> str | None:

@@ -86,3 +86,14 @@ def test_a_method_under_another_name_is_that_of_its_fragment():
     assert strong.weights_are == 'published' and strong.source == method_or_new('fgd').source
     assert method_or_new('kd', 'kd_two_stage') == find_method('kd_two_stage')  # whose weights are published
     assert method_or_new('kd', './mine.py') == find_method('kd') and method_or_new('new', './mine.py').family == 'other'
+
+
+def test_methods_joined_by_plus_are_told_together():
+    both = method_or_new('pkd+crosskd')
+    assert (both.name, both.title, both.family) == ('pkd+crosskd', 'PKD + CrossKD', 'several')
+    assert both.source == '2207.02039; 2306.11369' and both.weights_are == 'published' and both.matching_heads
+    assert method_or_new('kd+ld').family == 'mixed' and method_or_new('kd+dkd').family == 'logits'
+    assert method_or_new('kd+pkd').weights_are == 'ours'
+    assert method_or_new('strong', 'fgd+pkd').title == 'FGD + PKD (strong)'
+    assert method_or_new('pkd+mine').family == 'other'
+    assert set(FAMILIES) >= {both.family}

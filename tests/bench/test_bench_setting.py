@@ -179,6 +179,45 @@ def test_what_some_methods_need_besides_is_there_and_can_be_replaced():
     assert make_method('pkd').hooks == [] and make_method('pkd').first_stage is None
 
 
+def test_fragments_joined_by_plus_are_one_method_with_the_terms_of_all():
+    method = make_method('pkd+crosskd', dict(terms=dict(crosskd=dict(adapter=dict(idx=1)))))
+    pkd, crosskd = method.distill(factor=2.0).values()
+    assert (pkd['weight'], crosskd['weight'], crosskd['adapter']['idx']) == (20.0, 2.0, 1)
+    assert list(method.distill()) == ['pkd', 'crosskd'] and method.weights_of_task() == {}
+    assert list(make_method('both', dict(fragment='kd+pkd')).distill()) == ['kd', 'pkd']
+    with pytest.raises(ConfigError, match=r"two terms 'fgd' in fgd\+fgd_two_stage"):
+        make_method('fgd+fgd_two_stage')
+    with pytest.raises(ConfigError, match="no fragment 'crossk'.*Nearest: .*'crosskd'"):
+        make_method('pkd+crossk')
+
+
+def test_fragments_together_keep_what_each_needs():
+    both = make_method('ssdkd+pkd')
+    assert both.weights_of_task() == dict(loss_cls=0.0, loss_bbox=0.0)
+    multibox, pkd = both.distill(factor=5.0).values()
+    assert (multibox['weight'], multibox['loss']['soft_weight'], pkd['weight']) == (1.0, 1.5, 50.0)
+    three = make_method('crd+ctkd+ft')
+    assert three.hooks == [dict(type='kd_det.InstanceIdHook')] and three.no_decay == ['global_T']
+    assert three.first_stage == 'ft_paraphraser'
+    assert list(three.distill(fragment=three.first_stage)) == list(make_method('ft').distill(fragment='ft_paraphraser'))
+
+
+def test_fragments_that_weigh_the_task_differently_are_refused(tmp_path):
+    path = tmp_path / 'own.py'
+    path.write_text(
+        "distill = dict(a=dict(student='neck', teacher='neck', loss=dict(type='kd_det.PKDLoss')))\n"
+        'task_weights = dict(loss_cls=0.5)\n'
+    )
+    (tmp_path / 'a+b.py').write_text(path.read_text())
+    methods = dict(both=dict(fragment='own.py+kd'), one=dict(fragment='a+b.py'))
+    both, one = load_setting(write_setting(tmp_path, methods=methods)).methods.values()
+    assert (list(both.distill()), list(one.distill())) == (['a', 'kd'], ['a'])
+    with pytest.raises(ConfigError, match="'loss_cls' the task_weights 0 and 0.5; expected one"):
+        make_method('both', dict(fragment=f'ssdkd+{path}'))
+    assert make_method('both', dict(fragment=f'ssdkd+{path}', task_weights={})).weights_of_task() == {}
+    refuse(tmp_path, "no fragment 'away.py' in", methods=dict(both=dict(fragment='kd+away.py')))
+
+
 def test_own_fragments_lie_beside_the_setting_or_where_one_stands(tmp_path, monkeypatch):
     text = "distill = dict(a=dict(student='neck', teacher='neck', loss=dict(type='kd_det.PKDLoss'), weight={}))\n"
     (tmp_path / 'here').mkdir()
