@@ -5,7 +5,7 @@ bench = dict(
     teacher='./real_cpu/bccd_ssd_r18.py',
     student='./real_cpu/bccd_ssd_r18_narrow.py',
     methods=dict(
-        ssdkd={}, at={}, cwd={}, fgd={}, fitnet={}, mgd={}, pkd={},
+        ssdkd={}, at={}, cwd={}, fgd={}, fitnet={}, mgd={}, pkd={}, dist={}, dkd={}, kd={}, ofa={},
     ),
     seeds=[0, 1, 2, 3, 4],
     tune=dict(factors=[0.2, 1.0, 5.0, 25.0, 125.0], length=0.5, holdout=0.2, seed=1000),

@@ -5,7 +5,7 @@ bench = dict(
     teacher='./real_cpu/cards_ssd_r18.py',
     student='./real_cpu/cards_ssd_r18_narrow.py',
     methods=dict(
-        ssdkd={}, fgd={}, pkd={},
+        ssdkd={}, fgd={}, pkd={}, dist={}, dkd={}, kd={}, ofa={},
     ),
     seeds=[0, 1, 2, 3],
     tune=dict(factors=[0.2, 1.0, 5.0, 25.0, 125.0], length=0.5, holdout=0.2, seed=1000),
