@@ -1,6 +1,6 @@
-# RetinaNet R18 to a MobileNetV2 of a quarter of its width on photographs of blood cells, at reduced size: for a CPU. The students
-# train for as long as the teacher, so that the gap is none of training length. The set is expected in data/bccd
-# (docs/real_data.md).
+# RetinaNet R18 to a MobileNetV2 of a quarter of its width on photographs of blood cells, at reduced size: for a CPU.
+# The students train for as long as the teacher, so that the gap is none of training length. The set is expected in
+# data/bccd (docs/real_data.md).
 bench = dict(
     title='RetinaNet R18 to MobileNetV2-0.25, equal epochs',
     teacher='./real_cpu/bccd_retina_r18.py',

@@ -19,7 +19,7 @@ FAMILIES = {
     'logits': 'class scores',
     'boxes': 'boxes',
     'mixed': 'class scores and boxes',
-    'several': 'more than one of these',
+    'several': 'more than one kind',
     'other': 'not in the catalogue',
 }
 
@@ -36,6 +36,7 @@ class Method:
         weights_are: Origin of factor 1: ``'published'`` for a detector, by its authors or by the repository that the
             fragment's header names, or ``'ours'``, which includes weights published for classifiers only.
         source: arXiv id, or the place where it appeared.
+        scores: Whether one of several joined methods compares class scores.
     """
 
     name: str
@@ -44,6 +45,12 @@ class Method:
     needs: str
     weights_are: str
     source: str
+    scores: bool = False
+
+    @property
+    def on_scores(self) -> bool:
+        """Whether it compares class scores, alone or among others."""
+        return self.scores or self.family in ('logits', 'mixed')
 
     @property
     def matching_heads(self) -> bool:
@@ -157,19 +164,20 @@ def _find(name: str) -> Method | None:
         parts = [find_method(each) for each in name.split('+')]
     except ConfigError:
         return None
-    return parts[0] if len(parts) == 1 else _together(name, parts)
+    return parts[0] if len(parts) == 1 else _together(parts)
 
 
-def _together(name: str, parts: list[Method]) -> Method:
+def _together(parts: list[Method]) -> Method:
     """Several methods as one. Its weights are published if each part's are, if never together."""
     families = {part.family for part in parts}
     if len(families) > 1:
         families = {'mixed'} if families <= {'logits', 'boxes', 'mixed'} else {'several'}
     return Method(
-        name,
+        '+'.join(part.name for part in parts),
         ' + '.join(part.title for part in parts),
         families.pop(),
         '; '.join(dict.fromkeys(part.needs for part in parts if part.needs)),
         'published' if all(part.weights_are == 'published' for part in parts) else 'ours',
         '; '.join(dict.fromkeys(part.source for part in parts if part.source)),
+        scores=any(part.on_scores for part in parts),
     )

@@ -187,7 +187,7 @@ def _of(method: Method | None) -> dict[str, Any]:
     if method is None:
         return dict(method=None)
     facts = dict(method=method.name, fragment=method.fragment)
-    changed = [method.change, *method.terms.values()]
+    changed = [change for each in (method, *method.parts) for change in (each.change, *each.terms.values())]
     if any(_numbers({key: part.get(key) for key in ('weight', 'loss')}) for part in changed):
         facts['weights_are'] = 'ours'
     return facts
@@ -500,10 +500,10 @@ class Cells:
             shown = copy.deepcopy(terms)
             if method.first_stage:
                 stage = self.first_stage(method, holdout)
-                for term in terms.values():
-                    term['loss']['paraphraser'] = str(stage.weights)
-                for term in shown.values():
-                    term['loss']['paraphraser'] = stage.name
+                of_stage = terms.keys() & method.distill(fragment=method.first_stage).keys() if method.parts else terms
+                for term in of_stage:
+                    terms[term]['loss']['paraphraser'] = str(stage.weights)
+                    shown[term]['loss']['paraphraser'] = stage.name
                 inputs.append(stage.digest)
                 needs.append(stage.name)
             cfg.model = dict(

@@ -21,7 +21,7 @@ from kd_det.visualization.curves import COLOURS
 __all__ = ['pareto_front', 'place_labels', 'plot_gains', 'plot_pareto']
 
 _PUBLISHED, _TUNED = COLOURS[2], COLOURS[1]
-_FAMILY_COLOURS = dict(zip(FAMILIES, (COLOURS[i] for i in (1, 3, 2, 4, 5, 6, 0))))
+_FAMILY_COLOURS = dict(zip(FAMILIES, (*(COLOURS[i] for i in (1, 3, 2, 4, 5)), '#999999', COLOURS[6]), strict=True))
 
 Box = tuple[float, float, float, float]
 

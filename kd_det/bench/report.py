@@ -353,8 +353,8 @@ class SettingReport:
                 f'method{"s" if len(over) != 1 else ""}.'
             )
         for words, mine in (
-            ('methods on class scores', [c for c in controls if c.method.family in ('logits', 'mixed')]),
-            ('other methods', [c for c in controls if c.method.family not in ('logits', 'mixed')]),
+            ('methods on class scores', [c for c in controls if c.method.on_scores]),
+            ('other methods', [c for c in controls if not c.method.on_scores]),
         ):
             mine = [c for c in mine if c.shuffled is not None]
             if mine:

@@ -161,7 +161,8 @@ class _Bench:
                 known = dict.fromkeys([*(name.split('/')[0] for name in names), *names])
                 methods = list(dict.fromkeys(name for setting in self.settings for name in setting.methods))
                 others = {*known_methods(), *(name for setting in self.settings for name in setting.left_out)}
-                other = next((part for part in given.split('/') if part in others - {*methods}), None)
+                parts = [part for part in given.split('/') if part not in methods]
+                other = next((part for part in parts if {*part.split('+')} <= others | {*methods}), None)
                 if other is not None:
                     raise ConfigError(
                         f'--only: {given!r}: {other!r} is not among --methods, or those of the setting: '

@@ -37,7 +37,7 @@ class Method:
     Args:
         name: What the report calls it.
         fragment: Name of a file in ``configs/_base_/distill``, or a path; it defines ``distill``, and perhaps
-            ``task_weights``. Several, joined by ``+``, give one method with the terms of all.
+            ``task_weights``.
         change: Keys that differ from the fragment's in every term, merged in.
         terms: Term → keys that differ in it.
         hooks: More ``custom_hooks``.
@@ -45,7 +45,8 @@ class Method:
         first_stage: Fragment of a training that comes before, such as FT's paraphrasers.
         task_weights: Factors of the student's own losses, instead of the fragment's. They stay whatever the factor.
         scales: What a factor multiplies in each term, dotted: its weight, or the weights inside a loss that holds the
-            task's own parts, too. Empty for what each fragment asks for, by default ``['weight']``.
+            task's own parts, too. Empty for a method of several parts: what each of them says.
+        parts: The methods that it joins, if it is several at once.
     """
 
     name: str
@@ -56,7 +57,8 @@ class Method:
     no_decay: list[str] = field(default_factory=list)
     first_stage: str | None = None
     task_weights: dict[str, float] | None = None
-    scales: list[str] = field(default_factory=list)
+    scales: list[str] = field(default_factory=lambda: ['weight'])
+    parts: list[Method] = field(default_factory=list)
 
     def distill(self, factor: float = 1.0, fragment: str | None = None, length: float = 1.0) -> dict[str, Any]:
         """The terms, with every weight multiplied.
@@ -70,56 +72,71 @@ class Method:
             ConfigError: If ``terms`` or ``scales`` name what is not there.
         """
         terms = {}
-        for each in _parts(fragment or self.fragment):
-            found = _fragment(each).distill.to_dict()
-            scales = [] if fragment else self.scales or _needs(each).get('scales', ['weight'])
-            for name, term in found.items():
-                if name in terms:
-                    raise ConfigError(f'methods.{self.name}: two terms {name!r} in {self.fragment}.')
-                terms[name] = term
-                self._change(name, term, scales, factor, length)
-        unknown = set(self.terms) - set(terms)
+        for name, (term, scales) in self._terms(fragment).items():
+            for key in scales:
+                *path, last = key.split('.')
+                part = term
+                for step in path:
+                    part = part.get(step, {})
+                if last not in part:
+                    raise ConfigError(f'methods.{self.name}.scales: no {key!r} in the term {name!r}.')
+                part[last] = part[last] * factor
+            if length != 1:
+                _shorten(term, length)
+            terms[name] = term
+        return terms
+
+    def _terms(self, fragment: str | None = None) -> dict[str, tuple[dict[str, Any], list[str]]]:
+        """Name → a term with the setting's keys, and what a factor multiplies in it."""
+        found: dict[str, tuple[dict[str, Any], list[str]]] = {}
+        if fragment is not None or not self.parts:
+            scales = self.scales if fragment is None else []
+            for name, term in _fragment(fragment or self.fragment).distill.to_dict().items():
+                found[name] = (term, scales)
+        else:
+            for part in self.parts:
+                for name, (term, scales) in part._terms().items():
+                    if name in found:
+                        raise ConfigError(f'methods.{self.name}: {part.name} has a second term {name!r}.')
+                    found[name] = (term, self.scales or scales)
+        for name, (term, _) in found.items():
+            merge(term, self.change)
+            if name in self.terms:
+                merge(term, self.terms[name])
+            term['weight'] = term.get('weight', 1.0)
+        unknown = set(self.terms) - set(found)
         if unknown and fragment is None:
             raise ConfigError(
                 f'methods.{self.name}.terms: no term {sorted(unknown)[0]!r} in {self.fragment}; '
-                f'expected one of {", ".join(terms)}.{did_you_mean(sorted(unknown)[0], terms)}'
+                f'expected one of {", ".join(found)}.{did_you_mean(sorted(unknown)[0], found)}'
             )
-        return terms
-
-    def _change(self, name: str, term: dict[str, Any], scales: list[str], factor: float, length: float) -> None:
-        """Give a fragment's term the setting's keys, and multiply its weights, in place."""
-        merge(term, self.change)
-        if name in self.terms:
-            merge(term, self.terms[name])
-        term['weight'] = term.get('weight', 1.0)
-        for key in scales:
-            *path, last = key.split('.')
-            part = term
-            for step in path:
-                part = part.get(step, {})
-            if last not in part:
-                raise ConfigError(f'methods.{self.name}.scales: no {key!r} in the term {name!r}.')
-            part[last] = part[last] * factor
-        if length != 1:
-            _shorten(term, length)
+        return found
 
     def imports(self) -> list[str]:
         """Modules that its fragments import, as ``custom_imports`` names them."""
-        names = [*_parts(self.fragment), *([self.first_stage] if self.first_stage else [])]
+        names = [*(() if self.parts else (self.fragment,)), *([self.first_stage] if self.first_stage else ())]
         found = [_fragment(name).get('custom_imports') or {} for name in names]
-        return [name for each in found for name in each.get('imports', [])]
+        return [name for part in self.parts for name in part.imports()] + [
+            name for each in found for name in each.get('imports', [])
+        ]
 
     def weights_of_task(self) -> dict[str, float]:
-        """Factors of the student's own losses."""
+        """Factors of the student's own losses.
+
+        Raises:
+            ConfigError: If parts differ in one.
+        """
         if self.task_weights is not None:
             return dict(self.task_weights)
+        if not self.parts:
+            return dict(_fragment(self.fragment).get('task_weights') or {})
         weights: dict[str, float] = {}
-        for each in _parts(self.fragment):
-            for key, value in (_fragment(each).get('task_weights') or {}).items():
+        for part in self.parts:
+            for key, value in part.weights_of_task().items():
                 if weights.setdefault(key, value) != value:
                     raise ConfigError(
-                        f'methods.{self.name}: its fragments give {key!r} the task_weights {weights[key]:g} and '
-                        f'{value:g}; expected one of them in task_weights of the setting.'
+                        f'methods.{self.name}: its parts give {key!r} the task_weights {weights[key]:g} and '
+                        f'{value:g}; expected task_weights that say which.'
                     )
         return weights
 
@@ -258,15 +275,6 @@ def _shorten(value: Any, length: float) -> None:
 _loaded: dict[Path, Config] = {}
 
 
-def _parts(fragment: str) -> list[str]:
-    """The fragments that a text names: those joined by ``+``, unless a file is called so."""
-    return [fragment] if Path(fragment).is_file() else fragment.split('+')
-
-
-def _needs(fragment: str) -> dict[str, Any]:
-    return _NEEDS.get(Path(fragment).stem, {})
-
-
 def _fragment(name: str) -> Config:
     path = Path(name) if name.endswith('.py') else FRAGMENTS / f'{name}.py'
     if path not in _loaded:
@@ -290,11 +298,18 @@ def known_methods() -> list[str]:
     return sorted(path.stem for path in FRAGMENTS.glob('*.py'))
 
 
-def make_method(name: str, given: Mapping[str, Any] | None = None) -> Method:
+def make_method(
+    name: str, given: Mapping[str, Any] | None = None, others: Mapping[str, Method] | None = None
+) -> Method:
     """A method from what a setting says about it.
 
+    Args:
+        name: The fragment's, unless ``given`` names one. Names joined by ``+`` make one method of several.
+        given: Keys of :class:`Method`.
+        others: Methods of the setting, which joined names mean before fragments.
+
     Raises:
-        ConfigError: For unknown keys, or a fragment that does not exist.
+        ConfigError: For unknown keys, a fragment that does not exist, or parts that do not go together.
     """
     if given is not None and not isinstance(given, Mapping):
         raise ConfigError(f'methods.{name}: found {given!r}, expected a dict with {", ".join(_METHOD_KEYS)}.')
@@ -305,18 +320,36 @@ def make_method(name: str, given: Mapping[str, Any] | None = None) -> Method:
                 f'methods.{name}: unknown key {key!r}; expected {", ".join(_METHOD_KEYS)}.'
                 f'{did_you_mean(key, _METHOD_KEYS)}'
             )
-    given.setdefault('fragment', name)
-    needs: dict[str, Any] = {}
-    for each in _parts(given['fragment']):
-        for key, value in _needs(each).items():
-            if key == 'first_stage' and needs.get(key, value) != value:
-                raise ConfigError(f'methods.{name}: {needs[key]!r} and {value!r} come first; expected one at most.')
-            if key != 'scales':  # of its terms alone
-                needs[key] = value if key == 'first_stage' else [*needs.get(key, []), *value]
-    method = Method(name, **{**needs, **given})
+    if _joins(name) and 'fragment' not in given:
+        given = {**_together([(others or {}).get(part) or make_method(part) for part in name.split('+')]), **given}
+    else:
+        given.setdefault('fragment', name)
+        given = {**_NEEDS.get(Path(given['fragment']).stem, {}), **given}
+    method = Method(name, **given)
     method.distill()
     method.weights_of_task()
     return method
+
+
+def _joins(name: str) -> bool:
+    """Whether a name is of several methods."""
+    return '+' in name and not name.endswith('.py')
+
+
+def _together(parts: list[Method]) -> dict[str, Any]:
+    """What several methods need when they are one."""
+    stages = list(dict.fromkeys(part.first_stage for part in parts if part.first_stage))
+    if len(stages) > 1:
+        raise ConfigError(f'methods: {stages[0]!r} and {stages[1]!r} both come first; expected one at most.')
+    hooks = [hook for part in parts for hook in part.hooks]
+    return dict(
+        fragment='+'.join(part.fragment for part in parts),
+        hooks=[hook for i, hook in enumerate(hooks) if hook not in hooks[:i]],
+        no_decay=list(dict.fromkeys(key for part in parts for key in part.no_decay)),
+        first_stage=stages[0] if stages else None,
+        scales=[],
+        parts=parts,
+    )
 
 
 def _number(value: Any) -> bool:
@@ -386,7 +419,10 @@ def make_setting(given: Mapping[str, Any], name: str, folder: Path | None = None
             raise ConfigError(f'bench.{key}: found {given[key]!r}, expected a list.')
     methods = given['methods']
     methods = methods if isinstance(methods, Mapping) else dict.fromkeys(methods, None)
-    given['methods'] = {each: make_method(each, _beside(options, folder)) for each, options in methods.items()}
+    made: dict[str, Method] = {}
+    for each in sorted(methods, key=_joins):  # what joins others comes after them
+        made[each] = make_method(each, _beside(methods[each], folder), made)
+    given['methods'] = {each: made[each] for each in methods}
     for key in ('seeds', 'inherit', 'random_teacher', 'shuffled_teacher'):
         if key in given:
             given[key] = tuple(given[key])
@@ -402,26 +438,13 @@ def _beside(method: Any, folder: Path | None) -> Any:
     """
     if not isinstance(method, Mapping) or folder is None:
         return method
-    named = {key: str(method[key]) for key in ('fragment', 'first_stage') if method.get(key)}
-    return {
-        **method,
-        **{key: '+'.join(_in_full(each, folder) for each in _split(name, folder)) for key, name in named.items()},
-    }
-
-
-def _split(name: str, folder: Path) -> list[str]:
-    return [name] if (folder / name).is_file() else _parts(name)
-
-
-def _in_full(name: str, folder: Path) -> str:
-    """The path of a fragment's file, in the setting's folder or the current one; a name stays."""
-    path = folder / name
-    if not name.endswith('.py') or path.is_file():
-        return str(path) if name.endswith('.py') else name
-    if not Path(name).is_file():
-        folders = [path.parent.resolve(), Path(name).parent.resolve()]
-        raise ConfigError(_no_fragment(name, [f"'{each}'" for each in dict.fromkeys(folders)]))
-    return name
+    names = {key: str(method[key]) for key in ('fragment', 'first_stage') if method.get(key)}
+    paths = {key: folder / name for key, name in names.items() if name.endswith('.py')}
+    for key, path in paths.items():
+        if not path.is_file() and not Path(names[key]).is_file():
+            folders = [path.parent.resolve(), Path(names[key]).parent.resolve()]
+            raise ConfigError(_no_fragment(names[key], [f"'{each}'" for each in dict.fromkeys(folders)]))
+    return {**method, **{key: str(path) for key, path in paths.items() if path.is_file()}}
 
 
 def first_to_teach_itself(names: list[str]) -> str | None:
@@ -435,7 +458,7 @@ def only_methods(setting: Setting, names: list[str]) -> None:
     Raises:
         ConfigError: For a name that is neither in the setting nor a fragment.
     """
-    chosen = {name: setting.methods.get(name) or make_method(name) for name in names}
+    chosen = {name: setting.methods.get(name) or make_method(name, others=setting.methods) for name in names}
     setting.left_out = tuple(name for name in setting.methods if name not in chosen)
     setting.methods = chosen
     setting.random_teacher = tuple(name for name in setting.random_teacher if name in chosen)

@@ -96,4 +96,7 @@ def test_methods_joined_by_plus_are_told_together():
     assert method_or_new('kd+pkd').weights_are == 'ours'
     assert method_or_new('strong', 'fgd+pkd').title == 'FGD + PKD (strong)'
     assert method_or_new('pkd+mine').family == 'other'
-    assert set(FAMILIES) >= {both.family}
+    assert method_or_new('pkd+crosskd', 'pkd+crosskd_fcos') == both
+    on_scores = {name: method_or_new(name).on_scores for name in ('kd', 'pkd', 'pkd+kd', 'pkd+ld', 'pkd+mgd')}
+    assert [name for name, scores in on_scores.items() if scores] == ['kd', 'pkd+kd']
+    assert method_or_new('strong', 'fgd+kd').on_scores and set(FAMILIES) >= {both.family}

@@ -490,6 +490,23 @@ def test_a_record_says_its_fragment_and_whose_weights_are_changed(tmp_path, draw
     assert made.plain(0).facts['plan']['weights'] == 'both'
 
 
+def test_cells_of_joined_methods(tmp_path, drawn):
+    methods = {'ft+pkd': {}, 'strong': dict(fragment='pkd', change=dict(weight=3.0)), 'strong+fgd': {}}
+    made = cells_of(tmp_path, drawn, methods=methods, tune=dict(factors=[1.0, 4.0], holdout=0.25))
+    methods = made.setting.methods
+    cell = made.method(methods['ft+pkd'], 4.0, 1)
+    losses = {name: term['loss'] for name, term in cell.job.part.config.model.distill.items()}
+    assert losses['ft']['paraphraser'].endswith('.pth') and 'paraphraser' not in losses['pkd']
+    assert cell.needs == ('teacher/trained', 'first_stage/ft+pkd') and cell.facts['fragment'] == 'ft+pkd'
+    assert cell.facts['distill']['ft']['loss']['paraphraser'] == 'first_stage/ft+pkd'
+    assert [term['weight'] for term in cell.facts['distill'].values()] == [100.0 * 4, 10.0 * 4]
+    facts = made.method(methods['strong+fgd'], 1.0, 0).facts
+    assert facts['fragment'] == 'pkd+fgd' and facts['weights_are'] == 'ours'
+    assert [term['weight'] for term in facts['distill'].values()] == [3.0, 1.0]
+    assert made.named('ft+pkd/x4/seed1').digest == cell.digest
+    assert made.named('ft+kd/x4/seed1') is None
+
+
 def test_shuffled_labels_are_as_frequent_as_the_real_ones(tmp_path, drawn):
     cells = cells_of(tmp_path, drawn, **FULL)
     (step,) = (

@@ -179,19 +179,21 @@ def test_what_some_methods_need_besides_is_there_and_can_be_replaced():
     assert make_method('pkd').hooks == [] and make_method('pkd').first_stage is None
 
 
-def test_fragments_joined_by_plus_are_one_method_with_the_terms_of_all():
+def test_methods_joined_by_plus_are_one_with_the_terms_of_all():
     method = make_method('pkd+crosskd', dict(terms=dict(crosskd=dict(adapter=dict(idx=1)))))
     pkd, crosskd = method.distill(factor=2.0).values()
     assert (pkd['weight'], crosskd['weight'], crosskd['adapter']['idx']) == (20.0, 2.0, 1)
     assert list(method.distill()) == ['pkd', 'crosskd'] and method.weights_of_task() == {}
-    assert list(make_method('both', dict(fragment='kd+pkd')).distill()) == ['kd', 'pkd']
-    with pytest.raises(ConfigError, match=r"two terms 'fgd' in fgd\+fgd_two_stage"):
+    assert (method.fragment, method.hooks, method.first_stage) == ('pkd+crosskd', [], None)
+    with pytest.raises(ConfigError, match=r"fgd\+fgd_two_stage: fgd_two_stage has a second term 'fgd'"):
         make_method('fgd+fgd_two_stage')
     with pytest.raises(ConfigError, match="no fragment 'crossk'.*Nearest: .*'crosskd'"):
         make_method('pkd+crossk')
+    with pytest.raises(ConfigError, match=r'terms: no term .mgd. in pkd\+fgd; expected one of pkd, fgd'):
+        make_method('pkd+fgd', dict(terms=dict(mgd=dict(weight=1.0))))
 
 
-def test_fragments_together_keep_what_each_needs():
+def test_joined_methods_keep_what_each_needs():
     both = make_method('ssdkd+pkd')
     assert both.weights_of_task() == dict(loss_cls=0.0, loss_bbox=0.0)
     multibox, pkd = both.distill(factor=5.0).values()
@@ -200,22 +202,34 @@ def test_fragments_together_keep_what_each_needs():
     assert three.hooks == [dict(type='kd_det.InstanceIdHook')] and three.no_decay == ['global_T']
     assert three.first_stage == 'ft_paraphraser'
     assert list(three.distill(fragment=three.first_stage)) == list(make_method('ft').distill(fragment='ft_paraphraser'))
+    assert make_method('ssdkd+pkd', dict(task_weights={})).weights_of_task() == {}
 
 
-def test_fragments_that_weigh_the_task_differently_are_refused(tmp_path):
+def test_joined_names_mean_the_methods_of_the_setting(tmp_path):
     path = tmp_path / 'own.py'
     path.write_text(
+        "custom_imports = dict(imports=['json'])\n"
         "distill = dict(a=dict(student='neck', teacher='neck', loss=dict(type='kd_det.PKDLoss')))\n"
         'task_weights = dict(loss_cls=0.5)\n'
     )
     (tmp_path / 'a+b.py').write_text(path.read_text())
-    methods = dict(both=dict(fragment='own.py+kd'), one=dict(fragment='a+b.py'))
-    both, one = load_setting(write_setting(tmp_path, methods=methods)).methods.values()
-    assert (list(both.distill()), list(one.distill())) == (['a', 'kd'], ['a'])
-    with pytest.raises(ConfigError, match="'loss_cls' the task_weights 0 and 0.5; expected one"):
-        make_method('both', dict(fragment=f'ssdkd+{path}'))
-    assert make_method('both', dict(fragment=f'ssdkd+{path}', task_weights={})).weights_of_task() == {}
-    refuse(tmp_path, "no fragment 'away.py' in", methods=dict(both=dict(fragment='kd+away.py')))
+    methods = {
+        'own+crosskd': dict(terms=dict(a=dict(weight=3.0))),
+        'crosskd': dict(change=dict(adapter=dict(idx=1))),
+        'own': dict(fragment='own.py', task_weights=dict(loss_cls=0.0)),
+        'one': dict(fragment='a+b.py'),
+    }
+    setting = load_setting(write_setting(tmp_path, methods=methods))
+    assert set(setting.methods) == set(methods)
+    a, crosskd = setting.methods['own+crosskd'].distill(factor=2.0).values()
+    assert (a['weight'], crosskd['weight'], crosskd['adapter']['idx']) == (6.0, 2.0, 1)
+    assert setting.methods['own+crosskd'].imports() == ['json']
+    assert setting.methods['own+crosskd'].weights_of_task() == dict(loss_cls=0.0)
+    assert list(setting.methods['one'].distill()) == ['a']
+    with pytest.raises(ConfigError, match="'loss_cls' the task_weights 0 and 0.5; expected task_weights"):
+        make_method('ssdkd+one', others=setting.methods)
+    only_methods(setting, ['pkd+crosskd'])
+    assert setting.methods['pkd+crosskd'].distill()['crosskd']['adapter']['idx'] == 1
 
 
 def test_own_fragments_lie_beside_the_setting_or_where_one_stands(tmp_path, monkeypatch):

@@ -101,7 +101,7 @@ def test_settings_to_run_at_once_download_nothing_and_tune(name):
         assert not pretrained(setting.config(who).model.to_dict()), who
     assert (setting.synthetic is not None) == (name in SYNTHETIC)
     teacher, student = (setting.config(who).train_cfg.max_epochs for who in ('teacher', 'student'))
-    assert student < teacher
+    assert student == teacher if name.endswith('_long') else student < teacher
 
 
 @pytest.mark.parametrize('name', [*COCO, *VOC])

@@ -367,6 +367,8 @@ def test_dry_run_only_and_methods_choose(tmp_path, capsys):
     with_kd = ('--dry-run', '--no-check', '--methods', 'pkd', '--only')
     assert toy.run(*with_kd, 'kd') == 2
     assert "--only: 'kd': 'kd' is not among --methods, or those of the setting: pkd." in capsys.readouterr().err
+    assert toy.run(*with_kd, 'pkd+kd/x1') == 2
+    assert "'pkd+kd' is not among --methods" in capsys.readouterr().err
     assert toy.run(*with_kd, 'random_teacher/fitnet') == 2
     assert "'fitnet' is not among --methods" in capsys.readouterr().err
     assert toy.run('--dry-run', '--only', 'plain_longer') == 0

@@ -1,2 +1,3 @@
 # SSD on a narrow R18 on cards, trained for as long as the teacher: a student of the benchmark for a CPU.
 _base_ = ['./models/ssd_r18_narrow.py', './cards_teacher.py']
+model = dict(bbox_head=dict(num_classes=6))
