@@ -1,6 +1,6 @@
-# Faster R-CNN R18 to a RetinaNet on a narrow R18 on photographs of blood cells, at reduced size: for a CPU. The students
-# train for as long as the teacher, so that the gap is none of training length. The set is expected in data/bccd
-# (docs/real_data.md). Levels are paired by the size of the objects that they hold: the four finest of each.
+# Faster R-CNN R18 to a RetinaNet on a narrow R18 on photographs of blood cells, at reduced size: for a CPU. The
+# students train for as long as the teacher, so that the gap is none of training length. The set is expected in
+# data/bccd (docs/real_data.md). Levels are paired by the size of the objects that they hold: the four finest of each.
 bench = dict(
     title='Faster R-CNN R18 to RetinaNet narrow R18, equal epochs',
     teacher='./real_cpu/bccd_faster_r18.py',
