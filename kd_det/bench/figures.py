@@ -246,6 +246,11 @@ class SettingFigures:
         return self.lengths[0] > self.lengths[1]
 
     @property
+    def equal_teacher(self) -> bool:
+        """Whether the teacher is known to have seen as many images in training as the students."""
+        return self.lengths[0] == self.lengths[1] != 0
+
+    @property
     def as_teacher(self) -> Column | None:
         """The plain student that saw as many images in training as the teacher; the longer run if it is as long."""
         return self.students.get('plain_longer' if self.longer_as_teacher else 'plain_as_teacher')

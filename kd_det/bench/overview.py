@@ -276,7 +276,7 @@ def choice_section(records_by_setting: Records) -> str:
         records_by_setting: Setting → its records.
 
     Returns:
-        Markdown: a list of at most ten items, and how to read them.
+        Markdown: a list of at most eleven items, and how to read them.
 
     Raises:
         DataError: A setting has no records, or those of another.
@@ -310,6 +310,13 @@ def choice_section(records_by_setting: Records) -> str:
         lines.insert(0, f'**First train the plain student longer:** {alone}')
     elif alone:
         lines.append(f'**Without a teacher**, for longer: {alone}')
+    equal = {name: figures for name, figures in every.items() if figures.equal_teacher}
+    if len(equal) < len(every):  # else it is what all the other answers say
+        best = _Question().best(equal)
+        answers.append(best)
+        words = '**Both as long as the teacher,** with a method over without:'
+        found = _answer(words, best, several, none=_Question().none(equal))
+        lines[1:1] = [found] if found else []
     text = '\n'.join(f'- {line}' for line in [*lines, _nothing(every), _not_helping(every)] if line)
     named = {row.method.name: row.method for best in answers for row, _ in best.values()}
     first = re.sub(r' %, ×(\S+)\)', r' % of the gap to the teacher, \1 × plain training)', text, count=1)

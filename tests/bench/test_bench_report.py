@@ -1112,6 +1112,22 @@ def test_choice_takes_settings_whose_heads_differ():
     assert 'none helps (best: FGD +0.0 ± 0.1 on `hetero`).' in best
 
 
+def test_choice_says_what_is_gained_where_students_train_as_long_as_their_teachers():
+    def setting(name: str, gain: float, steps: int) -> list[dict]:
+        records = base() + runs('fgd/x1', (gain, gain + 0.001, gain))
+        of_teacher = {'steps': steps}
+        return [r | dict(setting=name) | (of_teacher if r['kind'] == 'teacher' else {}) for r in records]
+
+    short, equal = setting('short', 0.05, 300), setting('equal', 0.03, 100)
+    line = sentence(choice_section({'short': short, 'equal': equal}), 'Both as long as the teacher')
+    assert 'FGD +3.0 ± 0.1 on `equal` (30 %' in line and '`short`' not in line
+    unknown = [r for r in equal if r['kind'] != 'teacher' or r['teacher'] != 'trained']
+    for every in ({'equal': equal}, {'short': short}, {'short': short, 'equal': unknown}):
+        assert 'as long as the teacher,' not in choice_section(every)
+    none = sentence(choice_section({'short': short, 'equal': setting('equal', 0, 100)}), 'Both as long as the teacher')
+    assert 'none helps (best: FGD +0.0 ± 0.1 on `equal`).' in none
+
+
 def test_choice_never_names_what_does_not_gain():
     below = base() + runs('kd/x1', (-0.01, -0.01, -0.01)) + runs('qfl/x1', (-0.02, -0.03, 0.01)) + [timing('kd', 1.1)]
     text = choice_section({'tiny': below})
