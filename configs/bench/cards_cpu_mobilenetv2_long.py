@@ -9,6 +9,6 @@ bench = dict(
         crosskd=dict(change=dict(adapter=dict(idx=1))),  # towers of two convolutions
         fgd={}, pkd={},
     ),
-    seeds=[0, 1, 2, 3],
+    seeds=[0, 1, 2],
     tune=dict(factors=[0.2, 1.0, 5.0, 25.0, 125.0], length=0.5, holdout=0.2, seed=1000),
 )  # fmt: skip
