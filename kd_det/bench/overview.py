@@ -314,7 +314,7 @@ def choice_section(records_by_setting: Records) -> str:
     if len(equal) < len(every):  # else it is what all the other answers say
         best = _Question().best(equal)
         answers.append(best)
-        words = '**Both as long as the teacher,** with a method over without:'
+        words = '**Students as long as the teacher:**'
         found = _answer(words, best, several, none=_Question().none(equal))
         lines[1:1] = [found] if found else []
     text = '\n'.join(f'- {line}' for line in [*lines, _nothing(every), _not_helping(every)] if line)

@@ -1119,12 +1119,14 @@ def test_choice_says_what_is_gained_where_students_train_as_long_as_their_teache
         return [r | dict(setting=name) | (of_teacher if r['kind'] == 'teacher' else {}) for r in records]
 
     short, equal = setting('short', 0.05, 300), setting('equal', 0.03, 100)
-    line = sentence(choice_section({'short': short, 'equal': equal}), 'Both as long as the teacher')
+    line = sentence(choice_section({'short': short, 'equal': equal}), 'Students as long as the teacher')
     assert 'FGD +3.0 ± 0.1 on `equal` (30 %' in line and '`short`' not in line
     unknown = [r for r in equal if r['kind'] != 'teacher' or r['teacher'] != 'trained']
     for every in ({'equal': equal}, {'short': short}, {'short': short, 'equal': unknown}):
-        assert 'as long as the teacher,' not in choice_section(every)
-    none = sentence(choice_section({'short': short, 'equal': setting('equal', 0, 100)}), 'Both as long as the teacher')
+        assert 'Students as long' not in choice_section(every)
+    none = sentence(
+        choice_section({'short': short, 'equal': setting('equal', 0, 100)}), 'Students as long as the teacher'
+    )
     assert 'none helps (best: FGD +0.0 ± 0.1 on `equal`).' in none
 
 
