@@ -1,6 +1,7 @@
 # Faster R-CNN R18 to a RetinaNet on a narrow R18 on photographs of playing cards, at reduced size: for a CPU. The
 # students train for as long as the teacher, so that the gap is none of training length. The set is expected in
-# data/cards (docs/real_data.md). Levels are paired by the size of the objects that they hold: the four finest of each.
+# data/cards (docs/real_data.md). Levels are paired by the size of the objects that they hold, the four finest of each,
+# and for PKD by stride, too.
 bench = dict(
     title='Faster R-CNN R18 to RetinaNet narrow R18, equal epochs',
     teacher='./real_cpu/cards_faster_r18.py',
@@ -8,7 +9,8 @@ bench = dict(
     methods={
         f'{name}_by_size': dict(fragment=name, change=dict(student='neck[0:4]', teacher='neck[0:4]'))
         for name in ('cwd', 'cwd_norm', 'fgd', 'pkd')
-    },
+    }
+    | {'pkd': {}},
     seeds=[0, 1, 2],
     tune=dict(factors=[1.0, 25.0, 125.0], length=0.5, holdout=0.2, seed=1000),
 )
