@@ -1,6 +1,6 @@
-# SSD R18 to an R18 of a quarter of its width on photographs of blood cells, at reduced size: for a CPU. A channel mapper
-# gives the levels of both one width, so that students start with the teacher's head, and learn the maps that it reads.
-# The set is expected in data/bccd (docs/real_data.md).
+# SSD R18 to an R18 of a quarter of its width on photographs of blood cells, at reduced size: for a CPU. A channel
+# mapper gives the levels of both one width, so that students start with the teacher's head, and learn the maps that it
+# reads. The set is expected in data/bccd (docs/real_data.md).
 bench = dict(
     title='SSD with mapped levels R18 to narrow R18, inherited head',
     teacher='./real_cpu/bccd_ssd_mapped_r18.py',
