@@ -10,7 +10,7 @@ bench = dict(
         f'{name}_by_size': dict(fragment=name, change=dict(student='neck[0:4]', teacher='neck[0:4]'))
         for name in ('cwd', 'cwd_norm', 'fgd', 'pkd')
     }
-    | {'pkd': {}},
+    | {'pkd': dict(change=dict(student='neck[0:3]', teacher='neck[1:4]'))},
     seeds=[0, 1, 2],
     tune=dict(factors=[1.0, 25.0, 125.0], length=0.5, holdout=0.2, seed=1000),
 )

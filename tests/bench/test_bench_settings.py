@@ -29,9 +29,13 @@ CARDS = [name for name in FILES if name.startswith('cards_')]
 SYNTHETIC = [name for name in FILES if name.startswith('synthetic_')]
 #: Pairs whose families differ: the levels that they share.
 SHARED_STRIDES = dict.fromkeys(
-    ('synthetic_hetero', 'bccd_hetero', 'cards_hetero', 'bccd_cpu_hetero', 'cards_cpu_hetero', 'coco_faster_retina'),
+    (
+        'synthetic_hetero', 'bccd_hetero', 'cards_hetero', 'bccd_cpu_hetero', 'cards_cpu_hetero',
+        'cards_cpu_hetero_long', 'coco_faster_retina',
+    ),
     {8, 16, 32},
-)
+)  # fmt: skip
+BY_SIZE_ALONE = {'bccd_cpu_hetero_long'}
 
 
 def header(name):
@@ -165,13 +169,12 @@ def check_strides(name, plan):
         found = [re.search(r'/(\d+)$', side) for side in (row.student, row.teacher)]
         if all(found):
             pairs['_by_size' in row.term].append(tuple(int(match[1]) for match in found))
-    by_size_alone = name.endswith('_hetero_long')
-    assert bool(pairs[False]) == (not by_size_alone)
+    assert bool(pairs[False]) == (name not in BY_SIZE_ALONE)
     assert all(ours == theirs for ours, theirs in pairs[False])
     assert all(ours == 2 * theirs for ours, theirs in pairs[True])
     if name in SHARED_STRIDES:
         assert {stride for pair in pairs[False] for stride in pair} == SHARED_STRIDES[name]
-    if name in SHARED_STRIDES or by_size_alone:
+    if name in BY_SIZE_ALONE.union(SHARED_STRIDES):
         assert {theirs for _, theirs in pairs[True]} == {4, 8, 16, 32}
 
 
