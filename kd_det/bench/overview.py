@@ -276,7 +276,7 @@ def choice_section(records_by_setting: Records) -> str:
         records_by_setting: Setting → its records.
 
     Returns:
-        Markdown: a list of at most eleven items, and how to read them.
+        Markdown: a list of at most twelve items, and how to read them.
 
     Raises:
         DataError: A setting has no records, or those of another.
@@ -311,12 +311,17 @@ def choice_section(records_by_setting: Records) -> str:
     elif alone:
         lines.append(f'**Without a teacher**, for longer: {alone}')
     equal = {name: figures for name, figures in every.items() if figures.equal_teacher}
-    if len(equal) < len(every):  # else it is what all the other answers say
-        best = _Question().best(equal)
-        answers.append(best)
-        words = '**Students as long as the teacher:**'
-        found = _answer(words, best, several, none=_Question().none(equal))
-        lines[1:1] = [found] if found else []
+    heirs = {name: figures for name, figures in every.items() if figures.pair.get('inherit')}
+    more = []
+    for words, mine in (
+        ('**Students as long as the teacher:**', equal),
+        ('**Students that inherit from the teacher:**', heirs),
+    ):
+        if len(mine) < len(every):  # else it is what all the other answers say
+            best = _Question().best(mine)
+            answers.append(best)
+            more.append(_answer(words, best, several, none=_Question().none(mine)))
+    lines[1:1] = more
     text = '\n'.join(f'- {line}' for line in [*lines, _nothing(every), _not_helping(every)] if line)
     named = {row.method.name: row.method for best in answers for row, _ in best.values()}
     first = re.sub(r' %, ×(\S+)\)', r' % of the gap to the teacher, \1 × plain training)', text, count=1)

@@ -1130,6 +1130,23 @@ def test_choice_says_what_is_gained_where_students_train_as_long_as_their_teache
     assert 'none helps (best: FGD +0.0 ± 0.1 on `equal`).' in none
 
 
+def test_what_students_inherit_is_said():
+    def setting(name: str, gain: float, inherit: list[str]) -> list[dict]:
+        records = base() + runs('fgd/x1', (gain, gain + 0.001, gain))
+        return [r | dict(setting=name, pair=dict(r['pair'], inherit=inherit)) for r in records]
+
+    own, heads = setting('own', 0.05, []), setting('heads', 0.03, ['neck', 'bbox_head'])
+    assert (
+        'All students, the plain ones too, start with the teacher’s `neck` and `bbox_head`.'
+        in report_setting(heads).markdown()
+    )
+    assert 'start with the teacher’s' not in report_setting(own).markdown()
+    line = sentence(choice_section({'own': own, 'heads': heads}), 'Students that inherit')
+    assert 'FGD +3.0 ± 0.1 on `heads` (30 %' in line and '`own`' not in line
+    for every in ({'heads': heads}, {'own': own}):
+        assert 'Students that inherit' not in choice_section(every)
+
+
 def test_choice_never_names_what_does_not_gain():
     below = base() + runs('kd/x1', (-0.01, -0.01, -0.01)) + runs('qfl/x1', (-0.02, -0.03, 0.01)) + [timing('kd', 1.1)]
     text = choice_section({'tiny': below})
@@ -1178,7 +1195,7 @@ def test_where_a_method_falls_short_is_told_by_overlap():
     assert 'The teacher over the plain student: AP50 +20.0, AP75 +40.0.' in report
     (kd,) = [line for line in report.splitlines() if line.startswith('- **KD**')]
     assert '. It looks elsewhere; AP50 +1.0, AP75 -5.0; ' in kd
-    assert 'Reasons are read from the records; no further runs tried them.' in report
+    assert 'Reasons are read from the records; where one names another setting, its runs tried it.' in report
     assert 'Reasons are read' not in report_setting(records).markdown()
     (at,) = [line for line in report.splitlines() if line.startswith('- **AT**')]
     assert 'AP50' not in at
