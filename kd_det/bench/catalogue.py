@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from kd_det.errors import ConfigError, did_you_mean
 
-__all__ = ['FAMILIES', 'METHODS', 'Method', 'find_method', 'method_or_new']
+__all__ = ['FAMILIES', 'METHODS', 'Method', 'find_method', 'method_or_new', 'parts_of']
 
 #: What a method compares. 'other' is for methods that are not in the table.
 FAMILIES = {
@@ -159,9 +159,14 @@ def method_or_new(name: str, fragment: str | None = None) -> Method:
     return replace(by_fragment, name=name, title=f'{by_fragment.title} ({name})')
 
 
+def parts_of(name: str) -> list[str]:
+    """The names that a name joins by ``+``; a name of one method, or a path, is its only part."""
+    return [name] if name.endswith('.py') else name.split('+')
+
+
 def _find(name: str) -> Method | None:
     try:
-        parts = [find_method(each) for each in name.split('+')]
+        parts = [find_method(each) for each in parts_of(name)]
     except ConfigError:
         return None
     return parts[0] if len(parts) == 1 else _together(parts)

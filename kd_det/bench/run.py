@@ -19,6 +19,7 @@ from typing import Any, TextIO
 import torch
 from mmengine.utils import import_modules_from_strings
 
+from kd_det.bench.catalogue import parts_of
 from kd_det.bench.cells import DATA_ROOT, Cell, Cells
 from kd_det.bench.display import Display, hours
 from kd_det.bench.ledger import Ledger
@@ -162,7 +163,7 @@ class _Bench:
                 methods = list(dict.fromkeys(name for setting in self.settings for name in setting.methods))
                 others = {*known_methods(), *(name for setting in self.settings for name in setting.left_out)}
                 parts = [part for part in given.split('/') if part not in methods]
-                other = next((part for part in parts if {*part.split('+')} <= others | {*methods}), None)
+                other = next((part for part in parts if {*parts_of(part)} <= others | {*methods}), None)
                 if other is not None:
                     raise ConfigError(
                         f'--only: {given!r}: {other!r} is not among --methods, or those of the setting: '

@@ -11,6 +11,7 @@ from typing import Any
 from mmengine.config import Config
 
 import kd_det
+from kd_det.bench.catalogue import parts_of
 from kd_det.datasets.synthetic import SyntheticSpec
 from kd_det.engine.config import apply_options, config_path, load_config
 from kd_det.errors import ConfigError, did_you_mean
@@ -320,8 +321,9 @@ def make_method(
                 f'methods.{name}: unknown key {key!r}; expected {", ".join(_METHOD_KEYS)}.'
                 f'{did_you_mean(key, _METHOD_KEYS)}'
             )
-    if _joins(name) and 'fragment' not in given:
-        given = {**_together([(others or {}).get(part) or make_method(part) for part in name.split('+')]), **given}
+    names = parts_of(name)
+    if len(names) > 1 and 'fragment' not in given:
+        given = {**_together([(others or {}).get(part) or make_method(part) for part in names]), **given}
     else:
         given.setdefault('fragment', name)
         given = {**_NEEDS.get(Path(given['fragment']).stem, {}), **given}
@@ -329,11 +331,6 @@ def make_method(
     method.distill()
     method.weights_of_task()
     return method
-
-
-def _joins(name: str) -> bool:
-    """Whether a name is of several methods."""
-    return '+' in name and not name.endswith('.py')
 
 
 def _together(parts: list[Method]) -> dict[str, Any]:
@@ -420,7 +417,7 @@ def make_setting(given: Mapping[str, Any], name: str, folder: Path | None = None
     methods = given['methods']
     methods = methods if isinstance(methods, Mapping) else dict.fromkeys(methods, None)
     made: dict[str, Method] = {}
-    for each in sorted(methods, key=_joins):  # what joins others comes after them
+    for each in sorted(methods, key=lambda name: len(parts_of(name)) > 1):  # what joins others comes after them
         made[each] = make_method(each, _beside(methods[each], folder), made)
     given['methods'] = {each: made[each] for each in methods}
     for key in ('seeds', 'inherit', 'random_teacher', 'shuffled_teacher'):
