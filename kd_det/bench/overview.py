@@ -276,7 +276,7 @@ def choice_section(records_by_setting: Records) -> str:
         records_by_setting: Setting → its records.
 
     Returns:
-        Markdown: a list of at most twelve items, and how to read them.
+        Markdown: a list of at most eleven items, and how to read them.
 
     Raises:
         DataError: A setting has no records, or those of another.

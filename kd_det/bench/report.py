@@ -302,7 +302,10 @@ class SettingReport:
         if parts and lead:
             parts.insert(0, f'The teacher over the plain student: {lead}.')
         if parts and self.reasons:
-            parts.append('Reasons are read from the records; where one names another setting, its runs tried it.')
+            parts.append(
+                'Reasons are read from the records; no further runs tried them, '
+                'but for those of settings that they name.'
+            )
         return '\n\n'.join(parts)
 
     def _reason(self, name: str, column: Column) -> list[str]:
@@ -404,7 +407,7 @@ class SettingReport:
             )
         if students and pair.get('inherit'):
             parts = say.enumerate_names([f'`{part}`' for part in pair['inherit']])
-            lines.append(f'All students, the plain ones too, start with the teacher’s {parts}.')
+            lines.append(f'All students, the plain ones too, start with the teacher’s {parts}, where shapes agree.')
         if teacher is not None and teacher.get('steps'):
             lines.append(f'Teacher: {teacher["steps"]} steps of {teacher["batch_size"]} images.')
         elif teacher is not None:

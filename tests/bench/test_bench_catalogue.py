@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from kd_det.bench.catalogue import FAMILIES, METHODS, find_method, method_or_new
+from kd_det.bench.catalogue import FAMILIES, METHODS, find_method, method_or_new, parts_of
 from kd_det.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -100,3 +100,8 @@ def test_methods_joined_by_plus_are_told_together():
     on_scores = {name: method_or_new(name).on_scores for name in ('kd', 'pkd', 'pkd+kd', 'pkd+ld', 'pkd+mgd')}
     assert [name for name, scores in on_scores.items() if scores] == ['kd', 'pkd+kd']
     assert method_or_new('strong', 'fgd+kd').on_scores and set(FAMILIES) >= {both.family}
+
+
+def test_a_path_is_one_part():
+    assert parts_of('pkd+crosskd') == ['pkd', 'crosskd'] and parts_of('pkd') == ['pkd']
+    assert parts_of('mine/pkd+crosskd.py') == ['mine/pkd+crosskd.py']

@@ -1137,7 +1137,7 @@ def test_what_students_inherit_is_said():
 
     own, heads = setting('own', 0.05, []), setting('heads', 0.03, ['neck', 'bbox_head'])
     assert (
-        'All students, the plain ones too, start with the teacher’s `neck` and `bbox_head`.'
+        'All students, the plain ones too, start with the teacher’s `neck` and `bbox_head`, where'
         in report_setting(heads).markdown()
     )
     assert 'start with the teacher’s' not in report_setting(own).markdown()
@@ -1195,7 +1195,7 @@ def test_where_a_method_falls_short_is_told_by_overlap():
     assert 'The teacher over the plain student: AP50 +20.0, AP75 +40.0.' in report
     (kd,) = [line for line in report.splitlines() if line.startswith('- **KD**')]
     assert '. It looks elsewhere; AP50 +1.0, AP75 -5.0; ' in kd
-    assert 'Reasons are read from the records; where one names another setting, its runs tried it.' in report
+    assert 'Reasons are read from the records; no further runs tried them, but for those of settings' in report
     assert 'Reasons are read' not in report_setting(records).markdown()
     (at,) = [line for line in report.splitlines() if line.startswith('- **AT**')]
     assert 'AP50' not in at
