@@ -23,6 +23,8 @@ Records = Mapping[str, Sequence[Mapping]]
 _MOST_SETTINGS, _MOST_ROWS = 3, 16
 #: Rows of a small setting; methods that are counted over all settings; ties by name; names in a list without figures.
 _MOST_SMALL, _MOST_COUNTED, _MOST_TIES, _MOST_LISTED = 3, 5, 2, 8
+#: Another method is cheaper if it saves so much of the plain student's time.
+_CHEAPER = 0.05
 #: Counts over settings are of methods that ran in as many at least, and in a third of them.
 _ENOUGH_SETTINGS = 3
 
@@ -320,7 +322,7 @@ def choice_section(records_by_setting: Records) -> str:
         if len(mine) < len(every):  # else it is what all the other answers say
             best = _Question().best(mine)
             answers.append(best)
-            more.append(_answer(words, best, several, none=_Question().none(mine)))
+            more.append(_answer(words, best, several, none={} if best else _Question().none(mine)))
     lines[1:1] = more
     text = '\n'.join(f'- {line}' for line in [*lines, _nothing(every), _not_helping(every)] if line)
     named = {row.method.name: row.method for best in answers for row, _ in best.values()}
@@ -470,9 +472,12 @@ def _level(best: Mapping[str, _Row], settings: Mapping[str, SettingFigures]) -> 
 
 
 def _for_the_time(quick: Mapping[str, _Row], cheap: Mapping[str, _Row], several: bool) -> str:
-    """Most of the gap for the time, and the cheapest method that is shown to help, where that is another."""
-    other = {name: row for name, row in cheap.items() if row != quick.get(name)}
-    both = '' if other else ', and the cheapest'
+    """Most of the gap for the time, and the cheapest method that is shown to help, where that saves enough."""
+    other = {
+        name: row for name, row in cheap.items() if name not in quick or quick[name][1].cost - row[1].cost >= _CHEAPER
+    }
+    about = '' if all(row == quick.get(name) for name, row in cheap.items()) else 'about '
+    both = '' if other else f', and {about}the cheapest'
     first = _answer(f'**The most for the time{both}:**', quick, several, style='time')
     return f'{first} {_answer("Cheapest:", other, several, style="time")}'.strip()
 

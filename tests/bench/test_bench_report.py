@@ -843,6 +843,9 @@ def test_choice_weighs_time_that_was_measured():
     cheap[:3] = [r | dict(setting='other') for r in runs('at/x1', (0.004, 0.004, 0.004))]
     text = choice_section({'other': second() + timed + cheap})
     assert 'FGD 30 % for ×1.10. Cheapest: AT † 4 % for ×1.05.' in sentence(text, 'The most for the time:')
+    near = [timing('at', 1.08) | dict(setting='other') if r['cell'] == 'timing/at' else r for r in cheap]
+    text = choice_section({'other': second() + timed + near})
+    assert sentence(text, 'The most for the time, and about the cheapest').endswith(':** FGD 30 % for ×1.10.')
     lacking = [r for r in second() + timed + cheap if r['cell'] != 'at/x1/seed1']
     assert 'FGD' in sentence(choice_section({'other': lacking}), 'The most for the time, and'), 'AT lacks a seed'
 
