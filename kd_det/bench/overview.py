@@ -278,7 +278,7 @@ def choice_section(records_by_setting: Records) -> str:
         records_by_setting: Setting → its records.
 
     Returns:
-        Markdown: a list of at most eleven items, and how to read them.
+        Markdown: a list of at most ten items, and how to read them.
 
     Raises:
         DataError: A setting has no records, or those of another.
@@ -290,7 +290,6 @@ def choice_section(records_by_setting: Records) -> str:
         return 'No method has been compared with a plain student yet.'
     several = len(every) > 1
     many = {name: figures for name, figures in settings.items() if len(_compared(figures)) > 1}
-    tuned = {name: figures for name, figures in settings.items() if figures.basis == 'tuned'}
     differing = {name: figures for name, figures in every.items() if _heads_differ(name, figures.pair)}
     largest = _Question().best(settings)
     quick, cheap = (_Question(rank=rank, timed=True).best(many) for rank in (_per_time, lambda column: -column.cost))
@@ -301,7 +300,6 @@ def choice_section(records_by_setting: Records) -> str:
     lines.append(_for_the_time(quick, cheap, several))
     for words, question, mine in (
         ('**Class scores only:**', _Question(families=('logits',)), settings),
-        ('**Without tuning:**', _Question(untuned=True), tuned),
         ('**Heads that differ:**', _Question(), differing),
     ):
         best = question.best(mine)
@@ -317,12 +315,12 @@ def choice_section(records_by_setting: Records) -> str:
     more = []
     for words, mine in (
         ('**Students as long as the teacher:**', equal),
-        ('**Students that inherit from the teacher:**', heirs),
+        ('**Students that inherit:**', heirs),
     ):
         if len(mine) < len(every):  # else it is what all the other answers say
             best = _Question().best(mine)
             answers.append(best)
-            more.append(_answer(words, best, several, none={} if best else _Question().none(mine)))
+            more.append(_answer(words, best, several, none={} if best else _Question().none(mine), style='gain'))
     lines[1:1] = more
     text = '\n'.join(f'- {line}' for line in [*lines, _nothing(every), _not_helping(every)] if line)
     named = {row.method.name: row.method for best in answers for row, _ in best.values()}
@@ -342,18 +340,16 @@ class _Question:
         families: Of the methods to choose from; None for all.
         rank: The largest value of it answers; None for a row that cannot.
         timed: Methods without a timing are no answer.
-        untuned: Published weights, also where all methods are tuned.
     """
 
     families: tuple[str, ...] | None = None
     rank: Callable[[Column], float | None] = lambda column: column.gain.mean
     timed: bool = False
-    untuned: bool = False
 
     def known(self, figures: SettingFigures) -> list[_Row]:
         """The rows that are asked and have all planned seeds, with the column that counts."""
         rows = [row for row in figures.rows if self.families is None or row.method.family in self.families]
-        known = [(row, row.published if self.untuned else figures.pick(row)) for row in rows]
+        known = [(row, figures.pick(row)) for row in rows]
         return [(row, column) for row, column in known if figures.ready(column)]
 
     def best(self, settings: Mapping[str, SettingFigures]) -> dict[str, _Row]:
@@ -476,9 +472,7 @@ def _for_the_time(quick: Mapping[str, _Row], cheap: Mapping[str, _Row], several:
     other = {
         name: row for name, row in cheap.items() if name not in quick or quick[name][1].cost - row[1].cost >= _CHEAPER
     }
-    about = '' if all(row == quick.get(name) for name, row in cheap.items()) else 'about '
-    both = '' if other else f', and {about}the cheapest'
-    first = _answer(f'**The most for the time{both}:**', quick, several, style='time')
+    first = _answer('**The most for the time:**', quick, several, style='time')
     return f'{first} {_answer("Cheapest:", other, several, style="time")}'.strip()
 
 
@@ -626,7 +620,7 @@ def _reading(settings: Mapping[str, SettingFigures], named: Collection[Method], 
         'mAP points over plain ± half the 95 % interval; time'
         + (' (~: rough)' if '~' in text else '')
         + ' excludes the teacher’s.',
-        f'Helps: above zero with the interval, all planned seeds, {ENOUGH_SEEDS} at least. Weights: tuned in '
+        f'Helps: interval above zero, all planned seeds, {ENOUGH_SEEDS} at least. Weights: tuned in '
         f'{tuned} of {len(settings)} settings{", else published" if tuned < len(settings) else ""}'
         + (' (†: by this repository).' if '†' in text else '.'),
         'Answers are picked on the reported split, so flattered'

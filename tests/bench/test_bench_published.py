@@ -46,4 +46,4 @@ def test_the_reports_are_written_by_the_script(made):
 def test_choice_is_one_screen():
     begin, end = MARKS['choice']
     words = (ROOT / 'README.md').read_text().split(begin)[1].split(end)[0].split()
-    assert len(words) < 430
+    assert len(words) < 400
