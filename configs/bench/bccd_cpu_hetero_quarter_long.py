@@ -10,6 +10,6 @@ bench = dict(
         f'{name}_by_size': dict(fragment=name, change=dict(student='neck[0:4]', teacher='neck[0:4]'))
         for name in ('cwd', 'cwd_norm', 'fgd', 'pkd')
     },
-    seeds=[0, 1, 2],
+    seeds=[0, 1, 2, 3, 4],
     tune=dict(factors=[1.0, 25.0, 125.0], length=0.5, holdout=0.2, seed=1000),
 )

@@ -293,6 +293,7 @@ def choice_section(records_by_setting: Records) -> str:
     differing = {name: figures for name, figures in every.items() if _heads_differ(name, figures.pair)}
     largest = _Question().best(settings)
     quick, cheap = (_Question(rank=rank, timed=True).best(many) for rank in (_per_time, lambda column: -column.cost))
+    cheap = _cheaper(cheap, quick)
     answers = [largest, quick, cheap]
     lines = [_over_all(every)]
     level = f' {_level(largest, settings)}' if many and largest else ''
@@ -315,7 +316,7 @@ def choice_section(records_by_setting: Records) -> str:
     more = []
     for words, mine in (
         ('**Students as long as the teacher:**', equal),
-        ('**Students that inherit:**', heirs),
+        ('**Students that inherit weights:**', heirs),
     ):
         if len(mine) < len(every):  # else it is what all the other answers say
             best = _Question().best(mine)
@@ -467,13 +468,17 @@ def _level(best: Mapping[str, _Row], settings: Mapping[str, SettingFigures]) -> 
     return f'Ties: {", ".join(parts) if parts else "none"}.'
 
 
-def _for_the_time(quick: Mapping[str, _Row], cheap: Mapping[str, _Row], several: bool) -> str:
-    """Most of the gap for the time, and the cheapest method that is shown to help, where that saves enough."""
-    other = {
+def _cheaper(cheap: Mapping[str, _Row], quick: Mapping[str, _Row]) -> dict[str, _Row]:
+    """The cheapest rows, where they save enough beside those of the most for the time, or these are lacking."""
+    return {
         name: row for name, row in cheap.items() if name not in quick or quick[name][1].cost - row[1].cost >= _CHEAPER
     }
+
+
+def _for_the_time(quick: Mapping[str, _Row], cheaper: Mapping[str, _Row], several: bool) -> str:
+    """Most of the gap for the time, and cheaper methods that are shown to help."""
     first = _answer('**The most for the time:**', quick, several, style='time')
-    return f'{first} {_answer("Cheapest:", other, several, style="time")}'.strip()
+    return f'{first} {_answer("Cheapest:", cheaper, several, style="time")}'.strip()
 
 
 def _over_all(settings: Mapping[str, SettingFigures]) -> str:

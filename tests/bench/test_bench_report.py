@@ -836,8 +836,8 @@ def test_choice_weighs_time_that_was_measured():
     assert 'AT' not in sentence(text, 'The most for the time'), 'its time is that of whole runs'
     cheap += [timing('at', 1.05) | dict(setting='other')]
     text = choice_section({'other': second() + timed + cheap})
-    both = sentence(text, 'The most for the time')
-    assert 'FGD' in both and 'AT' not in both, '0.1 points are within what rounding makes'
+    best = sentence(text, 'The most for the time')
+    assert 'FGD' in best and 'AT' not in best, '0.1 points are within what rounding makes'
     cheap[:3] = [r | dict(setting='other') for r in runs('at/x1', (0.004, 0.004, 0.004))]
     text = choice_section({'other': second() + timed + cheap})
     assert 'FGD 30 % for ×1.10. Cheapest: AT † 4 % for ×1.05.' in sentence(text, 'The most for the time:')
