@@ -844,6 +844,9 @@ def test_choice_weighs_time_that_was_measured():
     near = [timing('at', 1.08) | dict(setting='other') if r['cell'] == 'timing/at' else r for r in cheap]
     text = choice_section({'other': second() + timed + near})
     assert sentence(text, 'The most for the time').endswith(':** FGD 30 % for ×1.10.')
+    close = [*runs('crosskd/x1', (0.004, 0.004, 0.004)), timing('crosskd', 1.08)]
+    text = choice_section({'other': second() + timed + [r | dict(setting='other') for r in close]})
+    assert 'KD needs matching heads.' in text and 'CrossKD' not in text, 'nothing is said to need what is not named'
     lacking = [r for r in second() + timed + cheap if r['cell'] != 'at/x1/seed1']
     best = sentence(choice_section({'other': lacking}), 'The most for the time')
     assert 'FGD' in best and 'Cheapest' not in best, 'AT lacks a seed'
