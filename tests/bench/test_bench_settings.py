@@ -35,7 +35,9 @@ SHARED_STRIDES = dict.fromkeys(
     ),
     {8, 16, 32},
 )  # fmt: skip
-BY_SIZE_ALONE = {'bccd_cpu_hetero_long', 'bccd_cpu_hetero_quarter_long', 'cards_cpu_hetero_quarter'}
+BY_SIZE_ALONE = {
+    'bccd_cpu_hetero_long', 'bccd_cpu_hetero_quarter_long', 'bccd_cpu_hetero_half_long', 'cards_cpu_hetero_quarter'
+}  # fmt: skip
 
 
 def header(name):
@@ -77,7 +79,8 @@ def test_every_setting_belongs_to_a_group():
     cards = {name.replace('cards_', 'bccd_', 1) for name in CARDS}
     assert cards - {*BCCD} == {'bccd_cpu_hetero_quarter'}
     assert {*BCCD} - cards == {
-        'bccd_cpu_ssd_mapped', 'bccd_cpu_ssd_inherit_long', 'bccd_cpu_hetero_quarter_long'
+        'bccd_cpu_ssd_mapped', 'bccd_cpu_ssd_inherit_long', 'bccd_cpu_hetero_quarter_long',
+        'bccd_cpu_hetero_half_long',
     }  # fmt: skip
 
 
