@@ -11,5 +11,5 @@ bench = dict(
         for name in ('cwd', 'cwd_norm', 'fgd', 'pkd')
     },
     seeds=[0, 1, 2, 3, 4],
-    tune=dict(factors=[1.0, 25.0, 125.0], length=0.5, holdout=0.2, seed=1000),
+    tune=dict(factors=[1.0, 25.0, 125.0, 625.0], length=0.5, holdout=0.2, seed=1000),
 )
