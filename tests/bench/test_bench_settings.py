@@ -36,7 +36,8 @@ SHARED_STRIDES = dict.fromkeys(
     {8, 16, 32},
 )  # fmt: skip
 BY_SIZE_ALONE = {
-    'bccd_cpu_hetero_long', 'bccd_cpu_hetero_quarter_long', 'bccd_cpu_hetero_half_long', 'cards_cpu_hetero_quarter'
+    'bccd_cpu_hetero_long', 'bccd_cpu_hetero_quarter_long', 'bccd_cpu_hetero_half_long',
+    'bccd_cpu_hetero_inherit_long', 'cards_cpu_hetero_quarter',
 }  # fmt: skip
 
 
@@ -80,7 +81,7 @@ def test_every_setting_belongs_to_a_group():
     assert cards - {*BCCD} == {'bccd_cpu_hetero_quarter'}
     assert {*BCCD} - cards == {
         'bccd_cpu_ssd_mapped', 'bccd_cpu_ssd_inherit_long', 'bccd_cpu_hetero_quarter_long',
-        'bccd_cpu_hetero_half_long',
+        'bccd_cpu_hetero_half_long', 'bccd_cpu_hetero_inherit_long',
     }  # fmt: skip
 
 
