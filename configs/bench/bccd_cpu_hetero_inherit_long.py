@@ -1,6 +1,6 @@
 # Faster R-CNN R18 to a RetinaNet on an R18 of a quarter of its width on photographs of blood cells, at reduced size:
-# for a CPU. As bccd_cpu_hetero_quarter_long, and the students, the plain one too, start with the teacher's neck. It fits
-# as a whole: the student's stages from stride 8 are as wide as the teacher's from stride 4, and hold objects of the same
+# for a CPU. As bccd_cpu_hetero_quarter_long, and the students, the plain one too, start with the teacher's neck. All of
+# it fits: the student's stages from stride 8 are as wide as the teacher's from stride 4, and hold objects of the same
 # size. The set is expected in data/bccd (docs/real_data.md). Levels are paired by size for the methods, too: the four
 # finest of each.
 bench = dict(
