@@ -1,7 +1,7 @@
 # Faster R-CNN R18 to a RetinaNet on photographs of blood cells, at reduced size: for a CPU. Both are on an R18 of half
-# its width, so that the students are twice as wide as those of bccd_cpu_hetero_quarter_long, and the student trains for
-# as long as the teacher. The set is expected in data/bccd (docs/real_data.md). Levels are paired by the size of the
-# objects that they hold: the four finest of each.
+# its width, so that the students are twice as wide as those of bccd_cpu_hetero_quarter_long; they train for as long as
+# the teacher. The set is expected in data/bccd (docs/real_data.md). Levels are paired by the size of the objects that
+# they hold: the four finest of each.
 bench = dict(
     title='Faster R-CNN R18 to RetinaNet R18, equal epochs',
     teacher='./real_cpu/bccd_faster_r18.py',

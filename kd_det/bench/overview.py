@@ -442,12 +442,15 @@ def _figures(columns: Mapping[str, Column], several: bool, style: str = 'full') 
 def _counted(by: Mapping[str, Mapping[str, Column]], style: str) -> str:
     """In how many of many settings each method answers; of the first one the rows of the least and the largest gain.
 
-    Of methods that answer in as many settings the one with the larger mean gain is first.
+    Of methods that answer in as many settings the one that closes more of the gap on average is first; of those the
+    one with the larger mean gain, as where a gap is not known.
     """
+    known = all(column.share is not None for mine in by.values() for column in mine.values())
 
-    def place(title):
-        gains = [column.gain.mean for column in by[title].values()]
-        return -len(gains), -statistics.fmean(gains), title
+    def place(title: str) -> tuple[int, float, float, str]:
+        mine = by[title].values()
+        share = statistics.fmean(column.share for column in mine) if known else 0.0
+        return -len(mine), -share, -statistics.fmean(column.gain.mean for column in mine), title
 
     order = sorted(by, key=place)
     mine = by[order[0]]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from mmdet.registry import DATASETS
+from mmdet.registry import DATASETS, MODELS
 from tiny_models import distiller
 
 from kd_det.bench.catalogue import METHODS, find_method
@@ -103,6 +103,15 @@ def test_setting_loads_and_its_pair_fits(name):
     ]
     assert ann_files[0] == ann_files[2] and ann_files[1] == ann_files[3], 'one data set'
     assert not set(ann_files[0]) & set(ann_files[1]), 'nothing is measured on training images'
+
+
+def test_an_inherited_neck_of_another_family_fills_the_student():
+    setting = load_setting(FILES['bccd_cpu_hetero_inherit_long'])
+    teacher, student = (MODELS.build(setting.config(who).model.neck).state_dict() for who in ('teacher', 'student'))
+    assert setting.inherit == ('neck',)
+    assert {name: value.shape for name, value in student.items()}.items() <= {
+        name: value.shape for name, value in teacher.items()
+    }.items()
 
 
 @pytest.mark.parametrize('name', [*SYNTHETIC, *BCCD, *CARDS])
