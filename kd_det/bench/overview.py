@@ -23,6 +23,8 @@ Records = Mapping[str, Sequence[Mapping]]
 _MOST_SETTINGS, _MOST_ROWS = 3, 16
 #: Rows of a small setting; methods that are counted over all settings; ties by name; names in a list without figures.
 _MOST_SMALL, _MOST_COUNTED, _MOST_TIES, _MOST_LISTED = 3, 5, 2, 8
+#: Methods by name where it is counted in how many settings each answers.
+_MOST_FIRST = 2
 #: Another method is cheaper if it saves so much of the plain student's time.
 _CHEAPER = 0.05
 #: Counts over settings are of methods that ran in as many at least, and in a third of them.
@@ -457,8 +459,8 @@ def _counted(by: Mapping[str, Mapping[str, Column]], style: str) -> str:
     ends = sorted(mine, key=lambda name: mine[name].gain.mean)
     rows = [_figures({name: mine[name]}, True, style) for name in dict.fromkeys([ends[0], ends[-1]])]
     parts = [f'{order[0]} in {len(mine)} settings ({" to ".join(rows)})']
-    parts += [f'{title} in {len(by[title])}' for title in order[1:_MOST_SETTINGS]]
-    rest = sum(len(by[title]) for title in order[_MOST_SETTINGS:])
+    parts += [f'{title} in {len(by[title])}' for title in order[1:_MOST_FIRST]]
+    rest = sum(len(by[title]) for title in order[_MOST_FIRST:])
     return ', '.join(parts + ([f'others in {rest}'] if rest else []))
 
 

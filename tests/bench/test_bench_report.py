@@ -1086,6 +1086,15 @@ def test_of_methods_that_are_best_as_often_the_larger_mean_share_is_first(first,
     assert f':** {first} in 2 settings (' in sentence(choice_section(settings), 'The largest gain')
 
 
+def test_of_many_settings_two_methods_are_named_and_the_others_counted():
+    settings = {}
+    for i, best in enumerate(('fgd', 'fgd', 'fgd', 'pkd', 'pkd', 'cwd', 'kd')):
+        gains = [runs(f'{name}/x1', (0.03 if name == best else 0,) * 3) for name in ('fgd', 'pkd', 'cwd', 'kd')]
+        settings[f's{i}'] = [r | dict(setting=f's{i}') for r in sum(gains, base())]
+    said = sentence(choice_section(settings), 'The largest gain')
+    assert ':** FGD in 3 settings (' in said and '), PKD in 2, others in 2. ' in said
+
+
 def test_a_larger_gain_of_a_larger_gap_is_not_first():
     settings = {}
     for name, better, fgd, pkd in (('s0', 0.5, 0.05, 0), ('s1', 0.5, 0.05, 0), ('s2', 0, 0, 0.03), ('s3', 0, 0, 0.03)):
