@@ -4,15 +4,9 @@
 # teacher's from stride 4. The teacher's lateral convolution of stride 32 is left over, and its last 3x3 one becomes the
 # student's extra one of stride 2. The set is expected in data/bccd (docs/real_data.md). Levels are paired by size for
 # the methods, too: the four finest of each.
+_base_ = './bccd_cpu_hetero_quarter_long.py'
 bench = dict(
     title='Faster R-CNN R18 to RetinaNet quarter R18, neck inherited, equal epochs',
-    teacher='./real_cpu/bccd_faster_r18.py',
-    student='./real_cpu/bccd_retina_r18_quarter_long.py',
     inherit=['neck'],
-    methods={
-        f'{name}_by_size': dict(fragment=name, change=dict(student='neck[0:4]', teacher='neck[0:4]'))
-        for name in ('cwd', 'cwd_norm', 'fgd', 'pkd')
-    },
-    seeds=[0, 1, 2, 3, 4],
-    tune=dict(factors=[1.0, 25.0, 125.0], length=0.5, holdout=0.2, seed=1000),
+    tune=dict(factors=[1.0, 25.0, 125.0]),
 )

@@ -145,7 +145,12 @@ def _by_settings(
     for name, mine in compared.items():
         for method, (_, column) in mine.items():
             scores.setdefault(method, []).append(column.gain.mean / (gaps[name] if whole else 1))
-    return sorted(scores, key=lambda method: (-len(scores[method]), -statistics.fmean(scores[method]), method))
+    return _most_first(scores)
+
+
+def _most_first(scores: Mapping[str, Sequence[float]]) -> list[str]:
+    """Names: those of the most values first, of as many the larger mean, then by name."""
+    return sorted(scores, key=lambda name: (-len(scores[name]), -statistics.fmean(scores[name]), name))
 
 
 def _speaks(method: str, compared: Mapping[str, Mapping[str, tuple[MethodRow, Column]]]) -> bool:
@@ -444,17 +449,13 @@ def _figures(columns: Mapping[str, Column], several: bool, style: str = 'full') 
 def _counted(by: Mapping[str, Mapping[str, Column]], style: str) -> str:
     """In how many of many settings each method answers; of the first one the rows of the least and the largest gain.
 
-    Of methods that answer in as many settings the one that closes more of the gap on average is first; of those the
-    one with the larger mean gain, as where a gap is not known.
+    Of methods that answer in as many settings the one with the larger mean share of the gap (or gain) is first.
     """
-    known = all(column.share is not None for mine in by.values() for column in mine.values())
-
-    def place(title: str) -> tuple[int, float, float, str]:
-        mine = by[title].values()
-        share = statistics.fmean(column.share for column in mine) if known else 0.0
-        return -len(mine), -share, -statistics.fmean(column.gain.mean for column in mine), title
-
-    order = sorted(by, key=place)
+    whole = all(column.share is not None for mine in by.values() for column in mine.values())
+    scores = {
+        title: [column.share if whole else column.gain.mean for column in mine.values()] for title, mine in by.items()
+    }
+    order = _most_first(scores)
     mine = by[order[0]]
     ends = sorted(mine, key=lambda name: mine[name].gain.mean)
     rows = [_figures({name: mine[name]}, True, style) for name in dict.fromkeys([ends[0], ends[-1]])]
