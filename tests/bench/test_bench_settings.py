@@ -37,7 +37,7 @@ SHARED_STRIDES = dict.fromkeys(
 )  # fmt: skip
 BY_SIZE_ALONE = {
     'bccd_cpu_hetero_long', 'bccd_cpu_hetero_quarter_long', 'bccd_cpu_hetero_half_long',
-    'bccd_cpu_hetero_inherit_long', 'cards_cpu_hetero_quarter',
+    'bccd_cpu_hetero_half_large_long', 'bccd_cpu_hetero_inherit_long', 'cards_cpu_hetero_quarter',
 }  # fmt: skip
 
 
@@ -81,7 +81,7 @@ def test_every_setting_belongs_to_a_group():
     assert cards - {*BCCD} == {'bccd_cpu_hetero_quarter'}
     assert {*BCCD} - cards == {
         'bccd_cpu_ssd_mapped', 'bccd_cpu_ssd_inherit_long', 'bccd_cpu_hetero_quarter_long',
-        'bccd_cpu_hetero_half_long', 'bccd_cpu_hetero_inherit_long',
+        'bccd_cpu_hetero_half_long', 'bccd_cpu_hetero_half_large_long', 'bccd_cpu_hetero_inherit_long',
     }  # fmt: skip
 
 
@@ -112,6 +112,20 @@ def test_an_inherited_neck_of_another_family_fills_the_student():
     assert {name: value.shape for name, value in student.items()}.items() <= {
         name: value.shape for name, value in teacher.items()
     }.items()
+
+
+def test_larger_images_of_both_are_those_of_their_own_pair():
+    larger, own = (load_setting(FILES[name]) for name in ('bccd_cpu_hetero_half_large_long', 'bccd_cpu'))
+    sizes = {
+        tuple(step.scale)
+        for setting in (larger, own)
+        for cfg in map(setting.config, ('teacher', 'student'))
+        for split in ('train', 'val', 'test')
+        for leaf in leaves(cfg[f'{split}_dataloader'].dataset)
+        for step in leaf.pipeline
+        if step.type == 'Resize'
+    }
+    assert sizes == {(240, 180)}
 
 
 @pytest.mark.parametrize('name', [*SYNTHETIC, *BCCD, *CARDS])
