@@ -1,6 +1,7 @@
 # make demo [METHOD=fgd|mgd|cwd|pkd]   train a teacher, a student and a distilled student on a built-in data set
 # make test [ARGS=…]                   run the tests            make lint   check the style
 # make env                             make the environment     make clean  remove it and all caches
+# make docs                            build the pages of docs/ with their code, in docs/_build
 #
 # Variables: PYTHON (3.11 or 3.12), VENV (.venv), TORCH (the torch to install), ARGS (more arguments).
 

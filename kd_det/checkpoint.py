@@ -254,8 +254,9 @@ def _some(names: list[str], n: int = 4) -> str:
 def student_config(cfg: Config) -> Config:
     """The plain mmdet config of the student of a distillation config.
 
-    ``model`` becomes the student; loops, hooks and variables that only distillation needs are dropped. A plain mmdet
-    config comes back equal.
+    ``model`` becomes the student; loops, hooks and variables that only distillation needs are dropped, and images are
+    loaded by ``LoadImageFromFile`` instead of :class:`~kd_det.datasets.LoadImageOnce`. A plain mmdet config comes back
+    equal.
 
     Args:
         cfg: A config of kd_det, of mmrazor, or of plain mmdet. Not changed.
@@ -283,7 +284,7 @@ def student_config(cfg: Config) -> Config:
             if 'data_preprocessor' in inner:
                 student.data_preprocessor = inner.data_preprocessor
     else:
-        return Config(plain)
+        return _without_our_loading(plain)
 
     plain['model'] = ConfigDict(student)
     for name in ('student', 'teacher', 'teacher_ckpt', 'distill', 'inherit', 'find_unused_parameters'):
@@ -299,16 +300,38 @@ def student_config(cfg: Config) -> Config:
     if hooks:
         hooks.setdefault('visualization', ConfigDict(type='DetVisualizationHook'))
         plain['default_hooks'] = hooks
+    return _without_our_loading(plain)
+
+
+def _without_our_loading(plain: ConfigDict) -> Config:
+    """The config with mmdet's own loading of images, and without imports that nothing in it needs."""
+
+    def visit(part: Any) -> None:
+        if isinstance(part, dict):
+            if part.get('type') == 'kd_det.LoadImageOnce':
+                part['type'] = 'LoadImageFromFile'
+                for key in ('max_images', 'max_bytes'):
+                    part.pop(key, None)
+            part = list(part.values())
+        if isinstance(part, (list, tuple)):
+            for each in part:
+                visit(each)
+
+    visit(plain)
     imports = plain.get('custom_imports')
     if imports:
         names = [imports['imports']] if isinstance(imports['imports'], str) else list(imports['imports'])
-        rest = str({key: part for key, part in plain.items() if key != 'custom_imports'})
-        used = [package for package in ('kd_det', 'mmrazor') if f'{package}.' in rest]  # a data set of kd_det, say
-        names = [
-            name for name in names if name.split('.')[0] not in ('kd_det', 'mmrazor') or name.split('.')[0] in used
-        ]
+        used = {name.split('.')[0] for name in foreign_names(Config(plain))}  # a data set of kd_det, say
+        unused = {'kd_det', 'mmrazor'} - used
+        names = [name for name in names if name.split('.')[0] not in unused]
         plain.pop('custom_imports') if not names else imports.update(imports=names)
     return Config(plain)
+
+
+def foreign_names(cfg: Config) -> list[str]:
+    """What a config names of kd_det and mmrazor, its imports aside: ``['kd_det.SyntheticDataset']``, sorted."""
+    rest = str({key: part for key, part in cfg._cfg_dict.items() if key != 'custom_imports'})
+    return sorted(set(re.findall(r'\b(?:kd_det|mmrazor)\.\w*', rest)))
 
 
 def type_name(part: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from kd_det.checkpoint import (
     atomic_path,
     checkpoint_kind,
     export_student,
+    foreign_names,
     latest_checkpoint,
     load_checkpoint_safely,
     load_student,
@@ -335,10 +336,24 @@ def test_plain_config_comes_back_equal_and_unchanged():
     assert distillation.pretty_text == before
 
 
+def test_plain_config_loads_images_without_kd_det():
+    once = dict(type='kd_det.LoadImageOnce', max_images=9, backend_args=None)
+    kept = dict(type='LoadImageFromFile', backend_args=None)
+    data = dict(dataset=dict(type='RepeatDataset', dataset=dict(pipeline=[once, dict(type='PackDetInputs')])))
+    for cfg in (parse_config_text(DISTILLATION), Config(dict(model=dict(type='RetinaNet')))):
+        cfg.train_dataloader = data
+        cfg.custom_imports = dict(imports=['kd_det', 'mine'])
+        plain = student_config(cfg)
+        assert plain.train_dataloader.dataset.dataset.pipeline == [kept, dict(type='PackDetInputs')]
+        assert plain.custom_imports.imports == ['mine'] and foreign_names(plain) == []
+        assert cfg.train_dataloader.dataset.dataset.pipeline[0] == once
+
+
 def test_plain_config_keeps_the_import_that_its_data_set_needs():
     cfg = parse_config_text(DISTILLATION)
     cfg.train_dataloader = dict(dataset=dict(type='kd_det.SyntheticDataset'))
-    assert student_config(cfg).custom_imports.imports == ['kd_det']
+    plain = student_config(cfg)
+    assert plain.custom_imports.imports == ['kd_det'] and foreign_names(plain) == ['kd_det.SyntheticDataset']
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@
 import sys
 from argparse import ArgumentParser
 
-from kd_det.checkpoint import export_student, load_checkpoint_safely
+from mmengine.config import Config
+
+from kd_det.checkpoint import export_student, foreign_names, load_checkpoint_safely
 from kd_det.engine import guarded, load_config
 from kd_det.engine.arguments import add_options
 
@@ -27,6 +29,8 @@ def main(argv=None):
         checkpoint, args.out, cfg, source=args.checkpoint, add_hash=args.hash, config_out=args.config_out
     )
     print(written)
+    if args.config_out and (names := foreign_names(Config.fromfile(args.config_out))):
+        print(f'{args.config_out} is not plain mmdet: it needs {", ".join(names)}.')
 
 
 if __name__ == '__main__':

@@ -351,7 +351,9 @@ SOURCES = """- `bccd`: 292 photographs of stained blood smears, 640 x 480 px, wi
   val lists.
 - `cards`: 306 photographs of playing cards.
   [EdjeElectronics' tutorial](https://github.com/EdjeElectronics/TensorFlow-Object-Detection-API-Tutorial-Train-Multiple-Objects-Windows-10),
-  folder `images`, commit `c1645825`, Apache-2.0; split anew, with near-duplicates kept together.
+  folder `images`, commit `c1645825`, Apache-2.0; split anew, with near-duplicates kept together. Three photographs with
+  personal papers are left out, names end in `.jpg`, and the 51 webcam images of 960 x 540 px are reduced to 640 x 360
+  px, with their boxes.
 
 Both are expected as
 
@@ -360,9 +362,14 @@ Both are expected as
     data/<set>/VOC2007/ImageSets/Main/{train,val}.txt
     data/<set>/annotations/{train,val}.json        the same boxes for mmdet's CocoDataset
 
-The originals hold XML files only. In the JSON files, `bbox` is `[xmin - 1, ymin - 1, xmax - xmin, ymax - ymin]`,
-because VOC counts pixels from 1. Boxes without area are left out (in `bccd` two, of BloodImage_00338 and
-BloodImage_00343)."""
+The originals hold XML files only. The lists are `docs/splits/<set>_{train,val}.txt`, and the JSON files come from the
+XML ones:
+
+    python tools/voc_to_coco.py data/bccd --classes Platelets RBC WBC
+    python tools/voc_to_coco.py data/cards --classes nine ten jack queen king ace
+
+In them `bbox` is `[xmin - 1, ymin - 1, xmax - xmin, ymax - ymin]`, because VOC counts pixels from 1. Boxes without area
+are left out (in `bccd` two, of BloodImage_00338 and BloodImage_00343)."""
 
 
 def publish(results: dict, repo: Path) -> None:

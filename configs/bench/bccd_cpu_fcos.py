@@ -1,4 +1,4 @@
-# FCOS R18 to an R18 of a quarter of its width on photographs of blood cells, at reduced size: for a CPU.
+# FCOS R18 to a narrow R18 (an eighth of its width) on photographs of blood cells, at reduced size: for a CPU.
 # The set is expected in data/bccd (docs/real_data.md).
 bench = dict(
     title='FCOS R18 to narrow R18',

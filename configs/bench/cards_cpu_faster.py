@@ -1,4 +1,4 @@
-# Faster R-CNN R18 to an R18 of a quarter of its width on photographs of playing cards, at reduced size: for a CPU.
+# Faster R-CNN R18 to a narrow R18 (an eighth of its width) on photographs of playing cards, at reduced size: for a CPU.
 # The set is expected in data/cards (docs/real_data.md).
 bench = dict(
     title='Faster R-CNN R18 to narrow R18',

@@ -1,4 +1,4 @@
-# SSD R18 to an R18 of a quarter of its width on photographs of playing cards, at reduced size: for a CPU. The students
+# SSD R18 to a narrow R18 on photographs of playing cards, at reduced size: for a CPU. The students
 # train for as long as the teacher, so that the gap is none of training length. The set is expected in data/cards
 # (docs/real_data.md).
 bench = dict(

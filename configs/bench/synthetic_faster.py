@@ -1,4 +1,4 @@
-# Faster R-CNN R18 to an R18 of a quarter of its width: methods with a two-stage form, and three on every neck.
+# Faster R-CNN R18 to a narrow R18 (an eighth of its width): methods with a two-stage form, and three on every neck.
 # For a CPU: synthetic shapes of 96 px, a minute per student on one core.
 bench = dict(
     title='Faster R-CNN R18 to narrow R18',

@@ -1,4 +1,4 @@
-# FCOS R18 to an R18 of a quarter of its width: a detector without anchors.
+# FCOS R18 to a narrow R18 (an eighth of its width): a detector without anchors.
 # For a CPU: synthetic shapes of 96 px, a minute per student on one core.
 bench = dict(
     title='FCOS R18 to narrow R18',

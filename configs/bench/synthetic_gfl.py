@@ -1,4 +1,4 @@
-# GFL R18 to an R18 of a quarter of its width: methods on box distributions and on towers beside those on features.
+# GFL R18 to a narrow R18 (an eighth of its width): methods on box distributions and on towers beside those on features.
 # For a CPU: synthetic shapes of 96 px, a minute per student on one core.
 bench = dict(
     title='GFL R18 to narrow R18',

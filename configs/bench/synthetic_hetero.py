@@ -1,4 +1,4 @@
-# Faster R-CNN R18 to a RetinaNet on an R18 of a quarter of its width: two families, features only.
+# Faster R-CNN R18 to a RetinaNet on a narrow R18 (an eighth of its width): two families, features only.
 # P3 to P5, which both have at strides 8 to 32; the teacher's P6 is a max-pooled P5, its P2 has no like in the student.
 # For a CPU: synthetic shapes of 96 px, a minute per student on one core.
 # "By size" pairs levels that hold objects of one size instead: the four finest of each, the student's resized.

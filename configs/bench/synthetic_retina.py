@@ -1,4 +1,4 @@
-# All methods that a RetinaNet can take, R18 to an R18 of a quarter of its width, on synthetic shapes: for a CPU.
+# All methods that a RetinaNet can take, R18 to a narrow R18 (an eighth of its width), on synthetic shapes: for a CPU.
 bench = dict(
     title='RetinaNet R18 to narrow R18',
     teacher='./synthetic/retina_r18.py',

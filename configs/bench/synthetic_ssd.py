@@ -1,4 +1,4 @@
-# SSD R18 to an R18 of a quarter of its width: the MultiBox recipe of Chen et al. beside methods on features.
+# SSD R18 to a narrow R18 (an eighth of its width): the MultiBox recipe of Chen et al. beside methods on features.
 # For a CPU: synthetic shapes of 96 px, a minute per student on one core.
 bench = dict(
     title='SSD R18 to narrow R18',

@@ -183,7 +183,7 @@ class _Bench:
             text += f', about {hours(total)} in all with --jobs {self.options.jobs}'
             text += f' on each of {len(self.options.gpus)} GPUs' if len(self.options.gpus) > 1 else ''
         unknown = {cell.facts['setting'] for cell in missing} - {name for name, _ in self.spent}
-        text += f' (guessed: no run of {", ".join(sorted(unknown))} is finished)' if unknown else ''
+        text += f' (a guess, perhaps far off: no run of {", ".join(sorted(unknown))} is finished)' if unknown else ''
         self.display.say(text)
 
     def check(self, missing: Sequence[Cell]) -> None:

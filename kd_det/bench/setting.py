@@ -288,10 +288,11 @@ def _fragment(name: str) -> Config:
 
 
 def _no_fragment(name: str, folders: list[str]) -> str:
-    return (
-        f'methods: no fragment {name!r} in {" or ".join(folders)}; expected the name of one in '
-        f'configs/_base_/distill, or a path that ends in .py.{did_you_mean(name, known_methods())}'
-    )
+    missing = f'methods: no fragment {name!r} in {" or ".join(folders)}; expected '
+    if name.endswith('.py'):
+        return f'{missing}a file that is there.'
+    nearest = did_you_mean(name, known_methods())
+    return f'{missing}the name of one in configs/_base_/distill, or a path that ends in .py.{nearest}'
 
 
 def known_methods() -> list[str]:

@@ -66,12 +66,12 @@ def gain_half(difference: Difference | None) -> str:
 
 
 def beside(differences: Sequence[Difference], what: str = 'methods') -> str:
-    """How many methods (or rows) of those that cost no more than a longer plain run gain more than it does."""
+    """How many methods (or rows) of those that take no longer than a longer plain run gain more than it does."""
     if not differences:
-        return 'no method with known time costs as little'
+        return 'no method with known time takes as little'
     more = sum(difference.mean > 0 for difference in differences)
     clear = [difference.verdict for difference in differences].count('helps')
-    return f'{more} of {len(differences)} {what} that cost no more gain more, {clear} with the interval'
+    return f'of {len(differences)} {what} that take no longer, {more} gain more, {clear} clear of zero'
 
 
 def share(value: float | None) -> str:

@@ -248,7 +248,9 @@ def test_a_fragment_that_is_nowhere_names_the_folders(tmp_path, monkeypatch):
     (tmp_path / 'here').mkdir()
     monkeypatch.chdir(tmp_path / 'here')
     for methods in (dict(one=dict(fragment='own.py')), dict(one=dict(fragment='ft', first_stage='own.py'))):
-        refuse(tmp_path, rf"no fragment 'own.py' in '{tmp_path}' or '{tmp_path}/here'; expected", methods=methods)
+        refuse(
+            tmp_path, rf"no fragment 'own.py' in '{tmp_path}' or '{tmp_path}/here'; expected a file", methods=methods
+        )
     refuse(tmp_path, rf"no fragment 'own' in '{CONFIGS.parents[1]}/_base_/distill'; .* ends in \.py", methods=['own'])
     with pytest.raises(ConfigError, match=rf"no fragment 'own.py' in '{tmp_path}/here'"):
         make_method('own.py')
@@ -348,6 +350,20 @@ def test_the_tiny_setting_of_the_page_loads(tmp_path):
         assert {step.scale for step in steps(cfg, 'train_dataloader', 'Resize')} == {(64, 64)}
         assert cfg.train_dataloader.batch_size == 8
     assert all(method.distill() for method in setting.methods.values())
+
+
+def test_the_setting_of_the_page_loads(tmp_path):
+    (text,) = (block for block in re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL) if '# my_setting.py' in block)
+    for name, base in (
+        ('my_teacher', 'bench/synthetic/retina_r18'),
+        ('my_student', 'bench/synthetic/retina_r18_narrow'),
+        ('my_fragment', '_base_/distill/at'),
+    ):
+        (tmp_path / f'{name}.py').write_text(f"_base_ = '{ROOT}/configs/{base}.py'\n")
+    (tmp_path / 'my_setting.py').write_text(text)
+    setting = load_setting(tmp_path / 'my_setting.py')
+    assert all(method.distill() for method in setting.methods.values())
+    assert setting.shuffled_teacher == ('kd',) and 'fgd+crosskd' in setting.methods
 
 
 def test_the_page_has_a_row_for_each_key():

@@ -458,14 +458,15 @@ def test_a_dry_run_tells_times_from_runs_that_finished(tmp_path, capsys):
     each, last = times('--jobs', '2')
     assert each['plain/seed0'] == each['pkd/x1/seed0'] == '0:00:10'  # the start of a process
     assert re.fullmatch(
-        r'0 finished, 6 to run, about 0:00:\d\d in all with --jobs 2 \(guessed: no run of toy .*\)', last
+        r'0 finished, 6 to run, about 0:00:\d\d in all with --jobs 2 \(a guess, perhaps far off: no run of toy .*\)',
+        last,
     )
     # 100 s for each of 24 images, distilled twice as much, and 3600 s besides
     toy.work.mkdir(exist_ok=True)
     lines = [timed('plain/seed0', 8000, 11600)]
     toy.results.write_text(''.join(json.dumps(line) + '\n' for line in lines))
     each, last = times()
-    assert (each['plain/seed0'], each['pkd/x1/seed0']) == ('1:40:00', '2:20:00') and 'guessed' not in last
+    assert (each['plain/seed0'], each['pkd/x1/seed0']) == ('1:40:00', '2:20:00') and 'guess' not in last
     lines.append(timed('pkd/x1/seed0', 24000, 27600, method='pkd', distill=dict(pkd={})))
     lines.append(timed('mgd/x1/seed0', 40000, 43600, method='mgd', distill=dict(mgd={})))
     toy.results.write_text(''.join(json.dumps(line) + '\n' for line in lines))

@@ -125,3 +125,11 @@ def test_the_checkpoint_holds_no_teacher_and_the_exported_one_no_adapter(run, tm
     assert not torch.equal(
         slim['state_dict']['bbox_head.retina_cls.weight'], ema['module.student.bbox_head.retina_cls.weight']
     )
+
+
+@pytest.mark.parametrize('kind, said', [('kd_det.SyntheticDataset', True), ('CocoDataset', False)])
+def test_a_config_that_still_needs_kd_det_is_told_of(tmp_path, capsys, kind, said):
+    cfg = f"model = dict(type='RetinaNet')\ntest_dataloader = dict(dataset=dict(type='{kind}'))\n"
+    torch.save(dict(state_dict={'a': torch.ones(1)}, meta=dict(cfg=cfg)), tmp_path / 'a.pth')
+    export(tmp_path / 'a.pth', tmp_path / 'b.pth', '--config-out', tmp_path / 'b.py')
+    assert (f'b.py is not plain mmdet: it needs {kind}.' in capsys.readouterr().out) == said

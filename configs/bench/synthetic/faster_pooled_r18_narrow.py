@@ -1,4 +1,4 @@
-# The student of faster_pooled_r18.py in the benchmark on synthetic shapes: an R18 of a quarter of its width.
+# The student of faster_pooled_r18.py in the benchmark on synthetic shapes: an R18 of an eighth of its width.
 _base_ = ['./faster_pooled_r18.py']
 
 model = dict(backbone=dict(base_channels=8), neck=dict(in_channels=[8, 16, 32, 64]))

@@ -1,4 +1,4 @@
-# The student of the benchmark on synthetic shapes: the same detector on an R18 of a quarter of its width.
+# The student of the benchmark on synthetic shapes: the same detector on an R18 of an eighth of its width.
 _base_ = ['./retina_r18.py']
 
 model = dict(backbone=dict(base_channels=8), neck=dict(in_channels=[8, 16, 32, 64]))

@@ -1,4 +1,4 @@
-# The SSD student of the benchmark on synthetic shapes: the same detector on an R18 of a quarter of its width.
+# The SSD student of the benchmark on synthetic shapes: the same detector on an R18 of an eighth of its width.
 _base_ = ['./ssd_r18.py']
 
 widths = (16, 32, 64, 32)
