@@ -255,8 +255,8 @@ def student_config(cfg: Config) -> Config:
     """The plain mmdet config of the student of a distillation config.
 
     ``model`` becomes the student; loops, hooks and variables that only distillation needs are dropped, and images are
-    loaded by ``LoadImageFromFile`` instead of :class:`~kd_det.datasets.LoadImageOnce`. A plain mmdet config comes back
-    equal.
+    loaded by ``LoadImageFromFile`` instead of :class:`~kd_det.datasets.LoadImageOnce`. Otherwise a plain mmdet config
+    comes back equal.
 
     Args:
         cfg: A config of kd_det, of mmrazor, or of plain mmdet. Not changed.
@@ -305,33 +305,43 @@ def student_config(cfg: Config) -> Config:
 
 def _without_our_loading(plain: ConfigDict) -> Config:
     """The config with mmdet's own loading of images, and without imports that nothing in it needs."""
-
-    def visit(part: Any) -> None:
-        if isinstance(part, dict):
-            if part.get('type') == 'kd_det.LoadImageOnce':
-                part['type'] = 'LoadImageFromFile'
-                for key in ('max_images', 'max_bytes'):
-                    part.pop(key, None)
-            part = list(part.values())
-        if isinstance(part, (list, tuple)):
-            for each in part:
-                visit(each)
-
-    visit(plain)
+    for part in _dicts(plain):
+        if _foreign_name(part) == 'kd_det.LoadImageOnce':
+            part['type'] = 'LoadImageFromFile'
+            for key in ('_scope_', 'max_images', 'max_bytes'):
+                part.pop(key, None)
     imports = plain.get('custom_imports')
     if imports:
         names = [imports['imports']] if isinstance(imports['imports'], str) else list(imports['imports'])
-        used = {name.split('.')[0] for name in foreign_names(Config(plain))}  # a data set of kd_det, say
+        used = {name.split('.')[0] for name in foreign_names(plain)}  # a data set of kd_det, say
+        if 'mmrazor' in used:
+            used.add('kd_det')  # without which it does not import
         unused = {'kd_det', 'mmrazor'} - used
         names = [name for name in names if name.split('.')[0] not in unused]
         plain.pop('custom_imports') if not names else imports.update(imports=names)
     return Config(plain)
 
 
-def foreign_names(cfg: Config) -> list[str]:
-    """What a config names of kd_det and mmrazor, its imports aside: ``['kd_det.SyntheticDataset']``, sorted."""
-    rest = str({key: part for key, part in cfg._cfg_dict.items() if key != 'custom_imports'})
-    return sorted(set(re.findall(r'\b(?:kd_det|mmrazor)\.\w*', rest)))
+def foreign_names(cfg: Mapping[str, Any]) -> list[str]:
+    """Classes of kd_det and mmrazor that a config names, as ``['kd_det.SyntheticDataset']``, sorted.
+
+    Args:
+        cfg: A config or a part of one. Its imports are not looked at.
+    """
+    return sorted({name for part in _dicts(cfg) if (name := _foreign_name(part))})
+
+
+def _dicts(part: Any) -> Iterator[dict]:
+    """All dicts of a config."""
+    if isinstance(part, dict):
+        yield part
+        part = part.values()
+    elif isinstance(part, Config):
+        part = [part._cfg_dict]
+    elif not isinstance(part, (list, tuple)):
+        return
+    for each in [*part]:
+        yield from _dicts(each)
 
 
 def type_name(part: Mapping[str, Any]) -> str:
@@ -340,11 +350,22 @@ def type_name(part: Mapping[str, Any]) -> str:
     return (kind if isinstance(kind, str) else kind.__name__).rsplit('.', 1)[-1]
 
 
+def _foreign_name(part: dict) -> str:
+    """``kd_det.Class`` if a dict names, as type or constructor, a class of kd_det or mmrazor, else an empty text."""
+    for key in ('type', 'constructor'):
+        kind = part.get(key)
+        if not isinstance(kind, (str, type)):
+            continue
+        path = kind if isinstance(kind, str) else f'{kind.__module__}.{kind.__qualname__}'
+        scope = path.split('.')[0] if '.' in path else str(part.get('_scope_'))
+        if scope in ('kd_det', 'mmrazor'):
+            return f'{scope}.{path.rsplit(".", 1)[-1]}'
+    return ''
+
+
 def _is_foreign(part: Any) -> bool:
     """Whether a hook or a loop is one of kd_det or mmrazor."""
-    if not isinstance(part, dict):
-        return False
-    return part.get('_scope_') in ('kd_det', 'mmrazor') or str(part.get('type', '')).startswith(('kd_det.', 'mmrazor.'))
+    return isinstance(part, dict) and bool(_foreign_name(part))
 
 
 def parse_config_text(text: str) -> Config:

@@ -349,6 +349,31 @@ def test_plain_config_loads_images_without_kd_det():
         assert cfg.train_dataloader.dataset.dataset.pipeline[0] == once
 
 
+@pytest.mark.parametrize('scoped', [True, False])
+def test_plain_config_loads_images_without_kd_det_whatever_names_the_class(scoped):
+    import kd_det
+
+    once = dict(type='LoadImageOnce', _scope_='kd_det') if scoped else dict(type=kd_det.datasets.LoadImageOnce)
+    cfg = Config(dict(model=dict(type='RetinaNet'), pipeline=(once,), custom_imports=dict(imports='kd_det')))
+    plain = student_config(cfg)
+    assert list(plain.pipeline) == [dict(type='LoadImageFromFile')] and 'custom_imports' not in plain
+
+
+@pytest.mark.parametrize(
+    'part, names',
+    [
+        (dict(type='SyntheticDataset', _scope_='kd_det'), ['kd_det.SyntheticDataset']),
+        (dict(constructor='mmrazor.SeparateOptimWrapperConstructor'), ['mmrazor.SeparateOptimWrapperConstructor']),
+        (dict(load_from='kd_det.pth', work_dir='runs/kd_det.v2', type='mmdet.CocoDataset', _scope_='kd_det'), []),
+    ],
+)
+def test_what_a_plain_config_still_needs(part, names):
+    cfg = Config(dict(model=dict(type='RetinaNet'), part=[part], custom_imports=dict(imports=['kd_det', 'mmrazor'])))
+    assert foreign_names(cfg) == names
+    kept = {'': [], 'kd_det': ['kd_det'], 'mmrazor': ['kd_det', 'mmrazor']}[''.join(names).split('.')[0]]
+    assert student_config(cfg).get('custom_imports', dict(imports=[]))['imports'] == kept
+
+
 def test_plain_config_keeps_the_import_that_its_data_set_needs():
     cfg = parse_config_text(DISTILLATION)
     cfg.train_dataloader = dict(dataset=dict(type='kd_det.SyntheticDataset'))

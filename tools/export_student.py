@@ -2,10 +2,9 @@
 
 import sys
 from argparse import ArgumentParser
+from pathlib import Path
 
-from mmengine.config import Config
-
-from kd_det.checkpoint import export_student, foreign_names, load_checkpoint_safely
+from kd_det.checkpoint import export_student, foreign_names, load_checkpoint_safely, parse_config_text
 from kd_det.engine import guarded, load_config
 from kd_det.engine.arguments import add_options
 
@@ -29,7 +28,8 @@ def main(argv=None):
         checkpoint, args.out, cfg, source=args.checkpoint, add_hash=args.hash, config_out=args.config_out
     )
     print(written)
-    if args.config_out and (names := foreign_names(Config.fromfile(args.config_out))):
+    text = Path(args.config_out).read_text(encoding='utf-8') if args.config_out else ''
+    if names := foreign_names(parse_config_text(text)):
         print(f'{args.config_out} is not plain mmdet: it needs {", ".join(names)}.')
 
 

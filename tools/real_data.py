@@ -352,8 +352,8 @@ SOURCES = """- `bccd`: 292 photographs of stained blood smears, 640 x 480 px, wi
 - `cards`: 306 photographs of playing cards.
   [EdjeElectronics' tutorial](https://github.com/EdjeElectronics/TensorFlow-Object-Detection-API-Tutorial-Train-Multiple-Objects-Windows-10),
   folder `images`, commit `c1645825`, Apache-2.0; split anew, with near-duplicates kept together. Three photographs with
-  personal papers are left out, names end in `.jpg`, and the 51 webcam images of 960 x 540 px are reduced to 640 x 360
-  px, with their boxes.
+  personal papers are left out, names end in `.jpg`, and webcam images (`cam_image…`) are reduced with their boxes, all
+  but one to 640 x 360 px; how was not noted, so that a set made from the original differs a little.
 
 Both are expected as
 
@@ -362,8 +362,8 @@ Both are expected as
     data/<set>/VOC2007/ImageSets/Main/{train,val}.txt
     data/<set>/annotations/{train,val}.json        the same boxes for mmdet's CocoDataset
 
-The originals hold XML files only. The lists are `docs/splits/<set>_{train,val}.txt`, and the JSON files come from the
-XML ones:
+The originals hold XML files only. Copy `docs/splits/<set>_{train,val}.txt` to `ImageSets/Main/{train,val}.txt`, then
+write the JSON files from the XML ones:
 
     python tools/voc_to_coco.py data/bccd --classes Platelets RBC WBC
     python tools/voc_to_coco.py data/cards --classes nine ten jack queen king ace

@@ -1,15 +1,16 @@
 """Write COCO annotation files of a set in VOC's layout: its XML boxes, for the images that its lists name.
 
 From ``DATA_ROOT/VOC2007/{JPEGImages,Annotations,ImageSets/Main}`` it writes ``DATA_ROOT/annotations/SPLIT.json``, with
-images in the order of the list and boxes in the order of the XML. VOC counts pixels from 1, so that ``bbox`` is ``[xmin
-- 1, ymin - 1, xmax - xmin, ymax - ymin]``, the box that mmdet's ``VOCDataset`` reads, which cuts fractions off. Objects
-that are marked as difficult become ``iscrowd=1``: mmdet does not train on them, and COCO's metric ignores them. Boxes
-without area are left out, and said.
+images (``.jpg``) in the order of the list and boxes in the order of the XML. VOC counts pixels from 1, so that a box
+becomes ``[xmin - 1, ymin - 1, xmax - xmin, ymax - ymin]``, as mmdet's ``VOCDataset`` reads it, which cuts fractions
+off. Objects that are marked as difficult become ``iscrowd=1``: mmdet does not train on them, and COCO's metric ignores
+them. Boxes without area are left out, and said.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import sys
 from argparse import ArgumentParser
 from collections import Counter
@@ -26,7 +27,9 @@ def _number(parent: ElementTree.Element, path: str, file: Path) -> float:
     try:
         value = float(text)
     except (TypeError, ValueError):
-        raise ConfigError(f'{file}: {path}: found {text!r}, expected a number.') from None
+        value = math.nan
+    if not math.isfinite(value):
+        raise ConfigError(f'{file}: {path}: found {text!r}, expected a number.')
     return int(value) if value.is_integer() else value
 
 
@@ -50,7 +53,9 @@ def read_image(file: Path, classes: list[str]) -> tuple[dict, list[dict], int]:
         raise ConfigError(f'{file} cannot be read ({error.strerror}).') from error
     except ElementTree.ParseError as error:
         raise ConfigError(f'{file} is no XML file ({error}).') from error
-    image = dict(width=_number(root, 'size/width', file), height=_number(root, 'size/height', file))
+    image = {key: _number(root, f'size/{key}', file) for key in ('width', 'height')}
+    if min(image.values()) < 1:
+        raise ConfigError(f'{file}: size: found {image}, expected positive numbers.')
     found, empty = [], 0
     for item in root.iter('object'):
         name = item.findtext('name')
@@ -87,8 +92,12 @@ def convert(data_root: Path, split: str, classes: list[str]) -> tuple[dict, int]
     listed = voc / 'ImageSets' / 'Main' / f'{split}.txt'
     if not listed.is_file():
         raise ConfigError(f'{listed} does not exist; expected a list of images, one name a line.')
+    names = [line.strip() for line in listed.read_text(encoding='utf-8').splitlines() if line.strip()]
+    for what, each in ((f'{listed}: image', names), ('--classes:', classes)):
+        if twice := [name for name, count in Counter(each).items() if count > 1]:
+            raise ConfigError(f'{what} {twice[0]!r} is named twice; expected each once.')
     images, annotations, left_out = [], [], 0
-    for number, name in enumerate(listed.read_text(encoding='utf-8').split(), start=1):
+    for number, name in enumerate(names, start=1):
         if not (voc / 'JPEGImages' / f'{name}.jpg').is_file():
             raise ConfigError(f'{voc / "JPEGImages" / name}.jpg does not exist, but {listed} names it.')
         image, found, empty = read_image(voc / 'Annotations' / f'{name}.xml', classes)

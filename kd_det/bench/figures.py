@@ -256,7 +256,7 @@ class SettingFigures:
         return self.students.get('plain_longer' if self.longer_as_teacher else 'plain_as_teacher')
 
     def beside_longer(self) -> list[Difference] | None:
-        """Of methods that cost no more than the longer plain run: their mAP minus its, over the seeds of both.
+        """Of methods that take no longer than the longer plain run: their mAP minus its, over the seeds of both.
 
         None without a longer run.
         """

@@ -279,7 +279,7 @@ def choice_section(records_by_setting: Records) -> str:
     setting figures are tuned where all its methods are, else those at published weights. As an answer a method needs
     all planned seeds, three at least, and an interval above zero; where time is weighed, a timing, too. What is counted
     or averaged is so over all settings in which a method has these seeds, whether it helps or not. A plain student that
-    trains for longer comes first if in most settings that tried it no method that costs no more is clearly above it.
+    trains for longer comes first if in most settings that tried it no method that takes no longer is clearly above it.
 
     Args:
         records_by_setting: Setting → its records.
@@ -533,7 +533,7 @@ def _longer(figures: SettingFigures) -> Column | None:
 
 
 def _longer_leads(settings: Mapping[str, SettingFigures]) -> bool:
-    """Whether in most settings with a longer plain run it helps, and no method that costs no more is clearly above."""
+    """Whether in most settings with a longer plain run it helps, and no method as fast is clearly above."""
 
     def leads(figures: SettingFigures, column: Column) -> bool:
         beside = figures.beside_longer()
@@ -545,7 +545,7 @@ def _longer_leads(settings: Mapping[str, SettingFigures]) -> bool:
 
 
 def _without_teacher(settings: Mapping[str, SettingFigures]) -> str:
-    """What longer plain runs gain, and methods that cost no more; and plain runs as long as the teacher's training."""
+    """What longer plain runs gain, and methods as fast; and plain runs as long as the teacher's training."""
     columns, parts = _gains(settings, _longer), []
     if columns:
         text = _figures(columns, len(settings) > 1)

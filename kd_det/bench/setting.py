@@ -288,11 +288,11 @@ def _fragment(name: str) -> Config:
 
 
 def _no_fragment(name: str, folders: list[str]) -> str:
-    missing = f'methods: no fragment {name!r} in {" or ".join(folders)}; expected '
-    if name.endswith('.py'):
-        return f'{missing}a file that is there.'
-    nearest = did_you_mean(name, known_methods())
-    return f'{missing}the name of one in configs/_base_/distill, or a path that ends in .py.{nearest}'
+    expected = 'an existing file' if name.endswith('.py') else 'a path that ends in .py'
+    return (
+        f'methods: no fragment {name!r} in {" or ".join(folders)}; expected the name of one in configs/_base_/distill, '
+        f'or {expected}.{did_you_mean(Path(name).stem, known_methods())}'
+    )
 
 
 def known_methods() -> list[str]:

@@ -71,7 +71,7 @@ def beside(differences: Sequence[Difference], what: str = 'methods') -> str:
         return 'no method with known time takes as little'
     more = sum(difference.mean > 0 for difference in differences)
     clear = [difference.verdict for difference in differences].count('helps')
-    return f'of {len(differences)} {what} that take no longer, {more} gain more, {clear} clear of zero'
+    return f'of {len(differences)} {what} that take no longer, {more} gain more than it, {clear} clearly'
 
 
 def share(value: float | None) -> str:

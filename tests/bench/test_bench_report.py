@@ -502,24 +502,25 @@ def test_longer_plain_run_is_beside_methods_that_cost_no_more(records):
     choice = choice_section({'tiny': records})
     lead = choice.splitlines()[0]
     assert lead.startswith('- **First train the plain student longer:** +4.0 ± 0.1 (40 % of the gap to the teacher, ')
-    assert '1.50 × plain training); of 3 methods that take no longer, 1 gain more, 0 clear of zero.' in lead
+    assert '1.50 × plain training); of 3 methods that take no longer, 1 gain more than it, 0 clearly.' in lead
     assert 'Without a teacher' not in choice
     more = [r | dict(setting='more') for r in dear]
     two = choice_section({'tiny': records, 'more': more}).splitlines()[0]
     assert (
         'on `tiny` (40 % of the gap to the teacher, 1.50 × plain training), +4.0 ± 0.1 on `more` (40 %, ×1.50)' in two
     )
-    assert '; of 5 rows that take no longer, 1 gain more, 0 clear of zero.' in two
+    assert '; of 5 rows that take no longer, 1 gain more than it, 0 clearly.' in two
     all_dear = [r | dict(cpu_seconds=90.0) if r['role'] == 'method' else r for r in records]
     assert 'no method with known time takes as little' in report_setting(all_dear).markdown()
     better = runs('mgd/x1', (0.06, 0.06, 0.061), cpu_seconds=40.0)
     better += tuning('mgd', x1=0.3, x5=0.2)
     assert (
-        'of 4 methods that take no longer, 2 gain more, 1 clear of zero' in report_setting(records + better).markdown()
+        'of 4 methods that take no longer, 2 gain more than it, 1 clearly'
+        in report_setting(records + better).markdown()
     )
     choice = choice_section({'tiny': records + better})
     assert choice.startswith('- **The largest gain:**'), 'MGD is clearly above the longer run at no more cost'
-    assert 'of 4 methods that take no longer, 2 gain more, 1 clear' in sentence(choice, 'Without a teacher')
+    assert 'of 4 methods that take no longer, 2 gain more than it, 1 clear' in sentence(choice, 'Without a teacher')
     half = choice_section({'tiny': records, 'more': [r | dict(setting='more') for r in records + better]})
     assert half.startswith('- **The largest gain:**'), 'it leads in one of two settings, not in most'
     most = {name: [r | dict(setting=name) for r in records] for name in ('tiny', 'third')}
@@ -628,7 +629,7 @@ def test_sentences_hold_the_figures(records):
         'tuned: 1 of 3 methods (33 %; bar two thirds: missed)',
         'Best share of the gap, tuned: FGD, 60 % (+6.0 [+3.5, +8.5]; bar one half: met).',
         'trained longer (1.50 times the time) gains +4.0 [+3.9, +4.1]; of 3 methods that take no '
-        'longer, 1 gain more, 0 clear of zero.',
+        'longer, 1 gain more than it, 0 clearly.',
         'Unclear, the interval holds zero:\n\n'
         '- **AT**: +0.1 [-2.4, +2.6] (tuned). '
         'The maps are too small; AP50 +0.1, AP75 +0.1; the chosen factor 1 is the smallest tried',
@@ -1073,7 +1074,7 @@ def test_choice_of_many_settings_counts_them():
         'First train the plain student longer:** it helps in 4 of 5 settings, closing 20 % of the gap on average'
         in lead
     )
-    assert '; of 10 rows that take no longer, 3 gain more, 3 clear of zero.' in lead
+    assert '; of 10 rows that take no longer, 3 gain more than it, 3 clearly.' in lead
 
 
 @pytest.mark.parametrize('first, gain', (('PKD', 0.04), ('FGD', 0.02)))

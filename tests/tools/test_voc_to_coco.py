@@ -12,7 +12,6 @@ from mmdet.datasets import CocoDataset, VOCDataset
 from kd_det.engine import guarded
 
 ROOT = Path(__file__).resolve().parents[2]
-DATA = ROOT.parent / 'shared' / 'data'
 CLASSES = dict(
     bccd=('Platelets', 'RBC', 'WBC'),
     cards=('nine', 'ten', 'jack', 'queen', 'king', 'ace'),
@@ -28,23 +27,21 @@ def run(*argv):
     return guarded(module.main, [str(each) for each in argv])
 
 
-def write(root, objects, width='40', name='a'):
+def write(root, objects, width='40', listed=1):
     for folder in ('JPEGImages', 'Annotations', 'ImageSets/Main'):
         (root / 'VOC2007' / folder).mkdir(parents=True, exist_ok=True)
-    (root / 'VOC2007' / 'ImageSets' / 'Main' / 'val.txt').write_text('a\n')
-    (root / 'VOC2007' / 'JPEGImages' / f'{name}.jpg').touch()
+    (root / 'VOC2007' / 'ImageSets' / 'Main' / 'val.txt').write_text('a b\n' * listed)
+    (root / 'VOC2007' / 'JPEGImages' / 'a b.jpg').touch()
     size = f'<size><width>{width}</width><height>30</height><depth>3</depth></size>'
     body = ''.join(OBJECT.format(*each) for each in objects)
-    (root / 'VOC2007' / 'Annotations' / 'a.xml').write_text(f'<annotation>{size}{body}</annotation>')
+    (root / 'VOC2007' / 'Annotations' / 'a b.xml').write_text(f'<annotation>{size}{body}</annotation>')
 
 
 @pytest.mark.parametrize('name', CLASSES)
 @pytest.mark.parametrize('split', ['train', 'val'])
-def test_real_sets_come_out_as_they_are_kept(tmp_path, name, split):
+def test_real_sets_come_out_as_they_are_kept(tmp_path, shared, name, split):
     """Also: the lists in docs/splits are those of the sets."""
-    source = DATA / name
-    if not source.is_dir():
-        pytest.skip(f'{source} is not there: the real sets lie beside the checkout')
+    source = shared / 'data' / name
     voc = tmp_path / 'VOC2007'
     (voc / 'ImageSets' / 'Main').mkdir(parents=True)
     for folder in ('JPEGImages', 'Annotations'):
@@ -71,7 +68,7 @@ def test_boxes_are_those_that_mmdet_reads_from_the_xml(tmp_path, capsys):
     assert run(tmp_path, '--classes', 'pot', 'cup', '--splits', 'val') == 0
     assert '1 images, 3 boxes (pot 1, cup 2); 1 without area left out' in capsys.readouterr().out
     made = json.loads((tmp_path / 'annotations' / 'val.json').read_text())
-    assert made['images'] == [dict(id=1, file_name='a.jpg', width=40, height=30)]
+    assert made['images'] == [dict(id=1, file_name='a b.jpg', width=40, height=30)]
     assert [(each['category_id'], each['iscrowd']) for each in made['annotations']] == [(2, 0), (1, 1), (2, 0)]
     meta = dict(classes=('pot', 'cup'))
     coco = CocoDataset(
@@ -93,11 +90,17 @@ def test_boxes_are_those_that_mmdet_reads_from_the_xml(tmp_path, capsys):
     'change, text',
     [
         (lambda root: write(root, [('cups', 0, 1, 1, 5, 5)]), "class 'cups' is not among ['cup']. Nearest: 'cup'"),
-        (lambda root: write(root, [('cup', 0, 1, 'x', 5, 5)]), "a.xml: bndbox/ymin: found 'x', expected a number"),
-        (lambda root: write(root, [], width=''), "a.xml: size/width: found '', expected a number"),
-        (lambda root: (root / 'VOC2007/JPEGImages/a.jpg').unlink(), 'a.jpg does not exist, but'),
-        (lambda root: (root / 'VOC2007/Annotations/a.xml').unlink(), 'a.xml cannot be read'),
-        (lambda root: (root / 'VOC2007/Annotations/a.xml').write_text('<a>'), 'a.xml is no XML file'),
+        (lambda root: write(root, [('cup', 0, 1, 'x', 5, 5)]), "a b.xml: bndbox/ymin: found 'x', expected a number"),
+        (lambda root: write(root, [], width=''), "a b.xml: size/width: found '', expected a number"),
+        (
+            lambda root: write(root, [('cup', 0, 1, 'nan', 5, 5)]),
+            "a b.xml: bndbox/ymin: found 'nan', expected a number",
+        ),
+        (lambda root: write(root, [], width='0'), "a b.xml: size: found {'width': 0, 'height': 30}, expected positive"),
+        (lambda root: write(root, [], listed=2), "val.txt: image 'a b' is named twice"),
+        (lambda root: (root / 'VOC2007/JPEGImages/a b.jpg').unlink(), 'a b.jpg does not exist, but'),
+        (lambda root: (root / 'VOC2007/Annotations/a b.xml').unlink(), 'a b.xml cannot be read'),
+        (lambda root: (root / 'VOC2007/Annotations/a b.xml').write_text('<a>'), 'a b.xml is no XML file'),
         (lambda root: (root / 'VOC2007/ImageSets/Main/val.txt').unlink(), 'val.txt does not exist'),
     ],
 )
@@ -107,3 +110,9 @@ def test_what_does_not_fit_is_named(tmp_path, capsys, change, text):
     assert run(tmp_path, '--classes', 'cup', '--splits', 'val') != 0
     assert text in capsys.readouterr().err
     assert not (tmp_path / 'annotations' / 'val.json').exists()
+
+
+def test_classes_are_named_once(tmp_path, capsys):
+    write(tmp_path, [('cup', 0, 1, 1, 5, 5)])
+    assert run(tmp_path, '--classes', 'cup', 'cup', '--splits', 'val') != 0
+    assert "--classes: 'cup' is named twice" in capsys.readouterr().err
