@@ -322,7 +322,7 @@ def _without_our_loading(plain: ConfigDict) -> Config:
     return Config(plain)
 
 
-def foreign_names(cfg: Mapping[str, Any]) -> list[str]:
+def foreign_names(cfg: Config | Mapping[str, Any]) -> list[str]:
     """Classes of kd_det and mmrazor that a config names, as ``['kd_det.SyntheticDataset']``, sorted.
 
     Args:
@@ -340,7 +340,7 @@ def _dicts(part: Any) -> Iterator[dict]:
         part = [part._cfg_dict]
     elif not isinstance(part, (list, tuple)):
         return
-    for each in [*part]:
+    for each in part:
         yield from _dicts(each)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import importlib.util
 import json
 import os
 import re
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from loaded_tool import tool
 from toy_bench import IMAGES, ROOT, write_pair, write_setting
 
 from kd_det.bench.ledger import read_records
@@ -32,13 +32,6 @@ FULL = dict(
     random_teacher=['pkd'],
     shuffled_teacher=['pkd'],
 )
-
-
-def tool():
-    spec = importlib.util.spec_from_file_location('tool_kd_bench', ROOT / 'tools' / 'kd_bench.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 class Toy:
@@ -65,7 +58,7 @@ class Toy:
     def run(self, *more: str) -> int:
         """Exit status of the command, run in this process."""
         try:
-            return guarded(tool().main, self.arguments(*more))
+            return guarded(tool('kd_bench').main, self.arguments(*more))
         except SystemExit as stop:  # of the words of the command
             return stop.code
 
@@ -188,10 +181,10 @@ def test_a_finished_run_is_repeated_elsewhere_and_never_overwritten(tmp_path, ca
     before, final = toy.results.read_bytes(), weights_digest(state(toy.weights('plain/seed0')))
 
     words = old['repeat'].split()[2:]
-    assert guarded(tool().main, [*words, '--work-dir', str(toy.work)]) == 0
+    assert guarded(tool('kd_bench').main, [*words, '--work-dir', str(toy.work)]) == 0
     out = capsys.readouterr().out
     assert f'1 finished already, in {toy.results}: nothing to run.' in out and '--work-dir NEW' in out
-    assert guarded(tool().main, [*words, '--work-dir', str(tmp_path / 'again')]) == 0
+    assert guarded(tool('kd_bench').main, [*words, '--work-dir', str(tmp_path / 'again')]) == 0
     (new,) = read_records(tmp_path / 'again' / 'results.jsonl')
     measured = ('metrics', 'curve', 'initial_weights', 'data', 'digest', 'weights')
     assert {k: new[k] for k in measured} == {k: old[k] for k in measured}
@@ -423,10 +416,10 @@ def test_nothing_to_compare_is_one_line(tmp_path, capsys, monkeypatch):
         (['a.py', '--results', 'b', 'c'], '--results: found 2 files, expected one to run with.'),
     ):
         with pytest.raises(SystemExit) as stop:
-            tool().main(words)
+            tool('kd_bench').main(words)
         err = capsys.readouterr().err
         assert stop.value.code == 2 and err.startswith(f'error: {message}') and err.count('\n') == 1
-    assert guarded(tool().main, ['--report']) == 2
+    assert guarded(tool('kd_bench').main, ['--report']) == 2
     assert "results.jsonl' cannot be read" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
@@ -496,7 +489,7 @@ def test_without_a_setting_and_with_weights_that_are_given(whole, tmp_path, monk
     words += ['--teacher-checkpoint', str(given), '--methods', 'pkd', '--seeds', '5']
     words += ['--inherit', 'neck', '--data-root', f'{whole.folder}/data']
     more = ['--weights', 'published', '--work-dir', str(work), '--threads', '1']
-    assert guarded(tool().main, [*words, *more]) == 0
+    assert guarded(tool('kd_bench').main, [*words, *more]) == 0
     records = {r['cell']: r for r in read_records(work / 'results.jsonl')}
     own = 'self_distilled/pkd/x1/seed5'
     assert records.keys() == {'teacher/trained', 'plain/seed5', 'pkd/x1/seed5', 'timing/pkd', own}
@@ -522,10 +515,10 @@ def test_without_a_setting_and_with_weights_that_are_given(whole, tmp_path, monk
     capsys.readouterr()
     repeat = plain['repeat'].split()
     assert repeat[:2] == ['python', 'tools/kd_bench.py'] and repeat[-4:-2] == ['--only', 'plain/seed5']
-    assert guarded(tool().main, [*repeat[2:], *more, '--dry-run']) == 0  # it means the same run
+    assert guarded(tool('kd_bench').main, [*repeat[2:], *more, '--dry-run']) == 0  # it means the same run
     assert '1 finished, 0 to run' in capsys.readouterr().out
     more += ['--dry-run', '--no-check', '--longer', '1.5', '--random-teacher', 'pkd', '--self-distilled', 'none']
-    assert guarded(tool().main, [*words, *more]) == 0
+    assert guarded(tool('kd_bench').main, [*words, *more]) == 0
     assert set(listed(capsys.readouterr().out)) == {'plain_longer/seed5', 'random_teacher/pkd/x1/seed5'}
 
 

@@ -1,12 +1,12 @@
 """The student outside: a distilled run, and what plain mmdet makes of its checkpoints."""
 
 import copy
-import importlib.util
 import pickle
 from pathlib import Path
 
 import pytest
 import torch
+from loaded_tool import tool
 from mmengine.config import Config
 from tiny import tiny_options, write_tiny_coco
 
@@ -65,10 +65,7 @@ def predictions(config, checkpoint, folder, options):
 
 
 def export(*argv):
-    spec = importlib.util.spec_from_file_location('export_student', ROOT / 'tools' / 'export_student.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert guarded(module.main, [str(a) for a in argv]) == 0
+    assert guarded(tool('export_student').main, [str(a) for a in argv]) == 0
 
 
 def test_wrapper_exported_and_plain_mmdet_agree_bit_for_bit(run, tmp_path):

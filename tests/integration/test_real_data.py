@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import os
 from pathlib import Path
 
+import loaded_tool
 import pytest
 import torch
 from mmdet.models import RetinaNet
@@ -24,9 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BCCD = ROOT.parent / 'shared' / 'data' / 'bccd'
 IMAGES = 4
 
-_spec = importlib.util.spec_from_file_location('tool_real_data', ROOT / 'tools' / 'real_data.py')
-tool = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tool)
+tool = loaded_tool.tool('real_data')
 
 
 def arguments(folder: Path, *more: str):

@@ -1,11 +1,11 @@
 """The check at the end of the set-up."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from loaded_tool import tool
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'check_env.py'
 
@@ -39,10 +39,7 @@ runpy.run_path({str(TOOL)!r}, run_name='__main__')"""
 
 @pytest.fixture
 def check_env():
-    spec = importlib.util.spec_from_file_location('check_env', TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return tool('check_env')
 
 
 def test_ops_that_do_not_run(check_env, monkeypatch):

@@ -1,12 +1,12 @@
 """``tools/train.py``: what it accepts, what it refuses, what a run leaves behind."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from loaded_tool import tool
 from mmengine.config import Config
 from tiny import tiny_options, write_tiny_coco
 
@@ -24,13 +24,6 @@ SMALL = [
     'model.bbox_head.stacked_convs=1',
     'randomness.seed=0',
 ]
-
-
-def tool(name):
-    spec = importlib.util.spec_from_file_location(f'tool_{name}', ROOT / 'tools' / f'{name}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope='module')

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
 import pytest
+from loaded_tool import tool
 from mmdet.datasets import CocoDataset, VOCDataset
 
 from kd_det.engine import guarded
@@ -21,10 +21,7 @@ OBJECT = """<object><name>{}</name><difficult>{}</difficult>
 
 
 def run(*argv):
-    spec = importlib.util.spec_from_file_location('voc_to_coco', ROOT / 'tools' / 'voc_to_coco.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return guarded(module.main, [str(each) for each in argv])
+    return guarded(tool('voc_to_coco').main, [str(each) for each in argv])
 
 
 def write(root, objects, width='40', listed=1):
