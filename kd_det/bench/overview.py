@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from kd_det.bench import wording as say
 from kd_det.bench.catalogue import Method
 from kd_det.bench.figures import ENOUGH_SEEDS, Column, MethodRow, SettingFigures, collect, level_with
-from kd_det.bench.statistics import paired_difference
+from kd_det.bench.statistics import holm, paired_difference
 from kd_det.visualization import markdown_table
 
 __all__ = ['choice_section', 'readme_section']
@@ -23,7 +23,7 @@ Records = Mapping[str, Sequence[Mapping]]
 _MOST_SETTINGS, _MOST_ROWS = 3, 16
 #: Rows of a small setting; methods that are counted over all settings; ties by name; names in a list without figures.
 _MOST_SMALL, _MOST_COUNTED, _MOST_TIES, _MOST_LISTED = 3, 5, 2, 8
-#: Methods by name where it is counted in how many settings each answers.
+#: Methods by name where it is counted in how many settings each answers, or where these are all that ran.
 _MOST_FIRST = 2
 #: Another method is cheaper if it saves so much of the plain student's time.
 _CHEAPER = 0.05
@@ -84,7 +84,8 @@ def readme_section(records_by_setting: Records) -> str:
         DataError: A setting has no records, or those of another.
         RuntimeError: A student did not start, or was not fed, as the plain one.
     """
-    settings, small = _split({name: collect(records) for name, records in records_by_setting.items()})
+    every = {name: collect(records) for name, records in records_by_setting.items()}
+    settings, small = _split(every)
     titles = _titles(settings)
     rows = [['teacher, mAP', *(say.percent(f.teachers.get('trained')) for f in settings.values())]]
     rows.append(['plain student, mAP', *(say.percent(f.plain.mAP if f.plain else None) for f in settings.values())])
@@ -126,13 +127,34 @@ def readme_section(records_by_setting: Records) -> str:
         *_longer_teachers(settings, titles),
         _rest([m for m in methods if m not in few], compared, settings),
     ]
-    return '\n\n'.join([table, ' '.join(part for part in parts if part), *_small_table(small)])
+    paragraphs = [table, ' '.join(part for part in parts if part), *_small_table(small), _after_holm(every)]
+    return '\n\n'.join(paragraph for paragraph in paragraphs if paragraph)
 
 
 def _as_above(settings: Mapping[str, SettingFigures]) -> bool:
     """Whether some settings have one longer run, of the teacher's length, and others two."""
     two = any('plain_as_teacher' in figures.students for figures in settings.values())
     return two and any(figures.longer_as_teacher for figures in settings.values())
+
+
+def _after_holm(settings: Mapping[str, SettingFigures]) -> str:
+    """How many rows that are above zero by themselves stay so, counted as one of several comparisons."""
+    helping, staying = {}, {}
+    for name, figures in settings.items():
+        columns = [column for _, column in _compared(figures).values() if column.gain.half is not None]
+        stays = holm([column.gain.p for column in columns])
+        helping[name] = sum(column.verdict == 'helps' for column in columns)
+        staying[name] = sum(stay and column.gain.mean > 0 for column, stay in zip(columns, stays))
+    if not sum(helping.values()):
+        return ''
+    none = [f'`{name}` ({count})' for name, count in helping.items() if count and not staying[name]]
+    where = 'the setting' if len(settings) == 1 else f'each of the {len(settings)} settings'
+    return (
+        f'Many comparisons: of all rows {sum(helping.values())} are above zero with their interval, each by itself, '
+        f'and {sum(staying.values())} after Holm’s correction for the methods of {where}'
+        + (f'; none of those of {say.enumerate_names(none)}' if none else '')
+        + '.'
+    )
 
 
 def _by_settings(
@@ -196,7 +218,8 @@ def _small_table(settings: Mapping[str, SettingFigures]) -> list[str]:
         compared = list(_compared(figures).values())
         helping = sum(_helps(figures, column) for _, column in compared)
         head = [title, say.percent(figures.teachers.get('trained')), plain, figures.basis]
-        head.append(f'{helping} of {len(compared)}')
+        planned = max(figures.planned or 0, len(compared))
+        head.append(f'{helping} of {len(compared)}' + (f' ({planned} planned)' if planned > len(compared) else ''))
         for row, column in compared[:_MOST_SMALL]:
             mine = row.method.weights_are == 'ours'
             title, ours = row.method.title + (' †' if mine else ''), ours or mine
@@ -207,8 +230,9 @@ def _small_table(settings: Mapping[str, SettingFigures]) -> list[str]:
     names = ['', 'teacher', 'plain student', 'weights', 'shown to help', 'method', 'minus plain', 'gap closed']
     mark = '; †: the weight that counts as published is that of this repository’s fragment' if ours else ''
     note = (
-        f'Of each pair the {_MOST_SMALL} methods of the largest gain at most; shown to help: of all its methods those '
-        f'with all planned seeds, {ENOUGH_SEEDS} at least, and an interval above zero. All rows are in the reports.'
+        f'Of each pair the {_MOST_SMALL} methods of the largest gain at most; shown to help: of all its methods that '
+        f'ran those with all planned seeds, {ENOUGH_SEEDS} at least, and an interval above zero. All rows are in the '
+        'reports.'
     )
     return [f'**Other pairs** (95 % intervals{mark}):', markdown_table(names, rows), note]
 
@@ -312,7 +336,8 @@ def choice_section(records_by_setting: Records) -> str:
     ):
         best = question.best(mine)
         answers.append(best)
-        lines.append(_answer(words, best, several, none=question.none(mine), style='gain'))
+        none = question.none(mine)
+        lines.append(_answer(words, best, several, none, style='gain', only=question.few({n: mine[n] for n in none})))
     alone = _without_teacher(every)
     if _longer_leads(every):
         lines.insert(0, f'**First train the plain student longer:** {alone}')
@@ -328,7 +353,7 @@ def choice_section(records_by_setting: Records) -> str:
         if len(mine) < len(every):  # else it is what all the other answers say
             best = _Question().best(mine)
             answers.append(best)
-            more.append(_answer(words, best, several, none={} if best else _Question().none(mine), style='gain'))
+            more.append(_answer(words, best, several, none=_Question().none(mine), style='gain'))
     lines[1:1] = more
     text = '\n'.join(f'- {line}' for line in [*lines, _nothing(every), _not_helping(every)] if line)
     named = {row.method.name: row.method for best in answers for row, _ in best.values()}
@@ -372,6 +397,11 @@ class _Question:
                 found[name] = max(ranked, key=lambda pair: self.rank(pair[1]))
         return found
 
+    def few(self, settings: Mapping[str, SettingFigures]) -> str:
+        """The methods that are asked in settings, by name, where these are few; else nothing."""
+        titles = dict.fromkeys(row.method.title for f in settings.values() for row, _ in self.known(f))
+        return say.enumerate_names(list(titles)) if 0 < len(titles) <= _MOST_FIRST else ''
+
     def none(self, settings: Mapping[str, SettingFigures]) -> dict[str, _Row]:
         """Setting → the row of the largest mean, where methods have all planned seeds and none is shown to help."""
         known = {name: self.known(figures) for name, figures in settings.items()}
@@ -388,7 +418,12 @@ def _per_time(column: Column) -> float | None:
 
 
 def _answer(
-    words: str, best: Mapping[str, _Row], several: bool, none: Mapping[str, _Row] | None = None, style: str = 'full'
+    words: str,
+    best: Mapping[str, _Row],
+    several: bool,
+    none: Mapping[str, _Row] | None = None,
+    style: str = 'full',
+    only: str = '',
 ) -> str:
     """A sentence with the answer of each setting; empty without any.
 
@@ -398,6 +433,7 @@ def _answer(
         several: Whether settings are named.
         none: Setting → the row of the largest mean where no method answers; shown if there is no answer at all.
         style: Of the figures.
+        only: The methods that were asked where none answers, if these are few.
     """
     by: dict[str, dict[str, Column]] = {}
     for name, (row, column) in best.items():
@@ -412,8 +448,10 @@ def _answer(
             f'{row.method.title} {_figures({name: column}, several, "gain")}' for name, (row, column) in none.items()
         ]
         parts.append(f'none helps (best: {", ".join(rows)})')
+    elif none and len(best) > _MOST_SETTINGS:
+        parts.append(f'none in {len(none)}')
     elif none:
-        parts.append(f'none helps {_places(none)}')
+        parts.append(f'none helps {_places(none)}{only and f" ({only} only)"}')
     return f'{words} {"; ".join(parts)}.' if parts else ''
 
 
@@ -514,7 +552,7 @@ def _over_all(settings: Mapping[str, SettingFigures]) -> str:
     whole = all(len(shares[title]) == len(ran[title]) for title in order)
     parts[0] = (
         f'{first} helps in {sum(ran[first])} of {count} that it ran in ({say.share(mean[first])} of the gap, mean '
-        f'over {f"the {count}" if whole else "those with a better teacher"})'
+        f'of {f"all {count}" if whole else "those with a better teacher"})'
     )
     rest = [f'{len(parts) - _MOST_COUNTED} more in no more'] if len(parts) > _MOST_COUNTED else []
     return f'**Over all {len(settings)} settings:** {"; ".join(parts[:_MOST_COUNTED] + rest)}.'
@@ -555,17 +593,20 @@ def _without_teacher(settings: Mapping[str, SettingFigures]) -> str:
             text = f'it helps in {helping} of {len(columns)} settings' + (
                 f', closing {say.share(statistics.fmean(shares))} of the gap on average' if shares else ''
             )
-        beside = [difference for name in columns for difference in settings[name].beside_longer() or []]
-        parts.append(f'{text}; {say.beside(beside, "rows" if len(columns) > 1 else "methods")}.')
+        beside = {name: settings[name].beside_longer() or [] for name in columns}
+        every = [difference for differences in beside.values() for difference in differences]
+        most = max(beside, key=lambda name: len(beside[name]))
+        where = f'{len(beside[most])} of `{most}`' if 2 * len(every) < 3 * len(beside[most]) < 3 * len(every) else ''
+        parts.append(f'{text}; {say.beside(every, "rows" if len(columns) > 1 else "methods", where)}.')
     long = _gains(settings, lambda figures: figures.as_teacher)
     above = {name: _above_all(settings[name], column) for name, column in long.items()}
     known = [name for name, found in above.items() if found is not None and long[name].cost is not None]
     if known:
         costs = sorted({say.ratio(long[name].cost) for name in known}, key=float)
         single = sum(len(long[name].values) == 1 for name in known)
-        seeds = f', one seed in {single} of them' if single else ''
+        seeds = f', of one seed in {single}' if single else ''
         parts.append(
-            f'As long as the teacher (×{" to ×".join(dict.fromkeys([costs[0], costs[-1]]))}) its mean is the '
+            f'As long as the teacher (×{" to ×".join(dict.fromkeys([costs[0], costs[-1]]))}) its mean is '
             f'highest in {sum(above[name] for name in known)} of {len(known)} settings{seeds}.'
         )
     return ' '.join(parts)

@@ -35,8 +35,8 @@ def percent(value: float | Spread | None) -> str:
 
 
 def signed(value: float) -> str:
-    """0.0123 → ``+1.2``; zero has a plus."""
-    return f'{100 * value:+.1f}'.replace('-0.0', '+0.0')
+    """0.0123 → ``+1.2``; zero has a plus, and what is rounded to it its own sign."""
+    return f'{100 * value + 0.0:+.1f}'
 
 
 def _seeds(count: int) -> str:
@@ -65,13 +65,21 @@ def gain_half(difference: Difference | None) -> str:
     return text if difference.verdict == 'unclear' else f'**{text}**'
 
 
-def beside(differences: Sequence[Difference], what: str = 'methods') -> str:
-    """How many methods (or rows) of those that take no longer than a longer plain run gain more than it does."""
+def beside(differences: Sequence[Difference], what: str = 'methods', where: str = '') -> str:
+    """How many methods (or rows) of those that take no longer than a longer plain run gain more than it does.
+
+    Args:
+        differences: Of these, minus the longer run.
+        what: They are called.
+        where: Said in brackets of where they are from.
+    """
     if not differences:
         return 'no method with known time takes as little'
     more = sum(difference.mean > 0 for difference in differences)
     clear = [difference.verdict for difference in differences].count('helps')
-    return f'of {len(differences)} {what} that take no longer, {more} gain more than it, {clear} clearly'
+    return (
+        f'of {len(differences)} {what} that take no longer{where and f" ({where})"}, {more} gain more, {clear} clearly'
+    )
 
 
 def share(value: float | None) -> str:

@@ -460,9 +460,7 @@ def test_a_teacher_that_trained_longer_is_named(records):
     more = [r for r in both if r['cell'] not in ('plain_longer/seed1', 'plain_longer/seed2')]
     more += runs('plain_as_teacher', (0.05, 0.05), seeds=(1, 2), steps=500, data='long')
     assert row_of(report_setting(more).markdown(), 'plain student, longer')[2].startswith('+5.3 [')
-    assert 'As long as the teacher (×5.00) its mean is the highest in 0 of 1 settings.' in choice_section(
-        {'tiny': both}
-    )
+    assert 'As long as the teacher (×5.00) its mean is highest in 0 of 1 settings.' in choice_section({'tiny': both})
     other = [r | dict(setting='other') for r in records + runs('plain_as_teacher', (0.06,), steps=500, data='long')]
     table = readme_section({'tiny': both, 'other': other})
     assert row_of(table, 'plain student, as long')[1:] == ['as above', '+6.0 (one seed)']
@@ -481,11 +479,11 @@ def test_a_teacher_that_trained_longer_is_named(records):
     choice = choice_section({'tiny': records + alone})
     # FGD gains 5 points with the only seed that the plain student of 6 points has.
     assert (
-        'As long as the teacher (×5.00) its mean is the highest in 1 of 1 settings, one seed in 1 of them.'
+        'As long as the teacher (×5.00) its mean is highest in 1 of 1 settings, of one seed in 1.'
         in choice.splitlines()[0]
     )
     less = records + runs('plain_as_teacher', (0.045,), steps=500, data='long')
-    assert 'its mean is the highest in 0 of 1 settings, one seed in 1 of them.' in choice_section({'tiny': less})
+    assert 'its mean is highest in 0 of 1 settings, of one seed in 1.' in choice_section({'tiny': less})
     only = [r for r in records + alone if r['role'] != 'plain_longer']
     assert 'As long as the teacher (×5.00)' in sentence(choice_section({'tiny': only}), 'Without a teacher')
     assert 'all teachers trained longer.' in choice and 'trained longer' not in choice_section({'tiny': short})
@@ -502,25 +500,22 @@ def test_longer_plain_run_is_beside_methods_that_cost_no_more(records):
     choice = choice_section({'tiny': records})
     lead = choice.splitlines()[0]
     assert lead.startswith('- **First train the plain student longer:** +4.0 ± 0.1 (40 % of the gap to the teacher, ')
-    assert '1.50 × plain training); of 3 methods that take no longer, 1 gain more than it, 0 clearly.' in lead
+    assert '1.50 × plain training); of 3 methods that take no longer, 1 gain more, 0 clearly.' in lead
     assert 'Without a teacher' not in choice
     more = [r | dict(setting='more') for r in dear]
     two = choice_section({'tiny': records, 'more': more}).splitlines()[0]
     assert (
         'on `tiny` (40 % of the gap to the teacher, 1.50 × plain training), +4.0 ± 0.1 on `more` (40 %, ×1.50)' in two
     )
-    assert '; of 5 rows that take no longer, 1 gain more than it, 0 clearly.' in two
+    assert '; of 5 rows that take no longer, 1 gain more, 0 clearly.' in two
     all_dear = [r | dict(cpu_seconds=90.0) if r['role'] == 'method' else r for r in records]
     assert 'no method with known time takes as little' in report_setting(all_dear).markdown()
     better = runs('mgd/x1', (0.06, 0.06, 0.061), cpu_seconds=40.0)
     better += tuning('mgd', x1=0.3, x5=0.2)
-    assert (
-        'of 4 methods that take no longer, 2 gain more than it, 1 clearly'
-        in report_setting(records + better).markdown()
-    )
+    assert 'of 4 methods that take no longer, 2 gain more, 1 clearly' in report_setting(records + better).markdown()
     choice = choice_section({'tiny': records + better})
     assert choice.startswith('- **The largest gain:**'), 'MGD is clearly above the longer run at no more cost'
-    assert 'of 4 methods that take no longer, 2 gain more than it, 1 clear' in sentence(choice, 'Without a teacher')
+    assert 'of 4 methods that take no longer, 2 gain more, 1 clear' in sentence(choice, 'Without a teacher')
     half = choice_section({'tiny': records, 'more': [r | dict(setting='more') for r in records + better]})
     assert half.startswith('- **The largest gain:**'), 'it leads in one of two settings, not in most'
     most = {name: [r | dict(setting=name) for r in records] for name in ('tiny', 'third')}
@@ -629,7 +624,7 @@ def test_sentences_hold_the_figures(records):
         'tuned: 1 of 3 methods (33 %; bar two thirds: missed)',
         'Best share of the gap, tuned: FGD, 60 % (+6.0 [+3.5, +8.5]; bar one half: met).',
         'trained longer (1.50 times the time) gains +4.0 [+3.9, +4.1]; of 3 methods that take no '
-        'longer, 1 gain more than it, 0 clearly.',
+        'longer, 1 gain more, 0 clearly.',
         'Unclear, the interval holds zero:\n\n'
         '- **AT**: +0.1 [-2.4, +2.6] (tuned). '
         'The maps are too small; AP50 +0.1, AP75 +0.1; the chosen factor 1 is the smallest tried',
@@ -794,7 +789,7 @@ def test_choice_names_the_rows(records):
     best = sentence(text, 'The largest gain')
     assert 'FGD +6.0 ± 2.5 on `tiny` (60 %, ×~1.50); KD † +6.0 ± 0.1 on `other` (60 %, ×~2.00). Ties: LD on' in best
     assert 'Heads that differ' not in text and 'Cheapest' not in text, 'nothing was timed'
-    assert 'KD † +6.0 ± 0.1 on `other`; none helps on `tiny`.' in sentence(text, 'Class scores only')
+    assert 'KD † +6.0 ± 0.1 on `other`; none helps on `tiny` (KD only).' in sentence(text, 'Class scores only')
     assert '+4.0 ± 0.1 on `tiny` (40 % of the gap to the teacher, 1.50 × plain training)' in text.splitlines()[0]
     avoid = sentence(text, 'Avoid')
     assert 'Avoid**, below zero: KD -2.0 ± 0.2 on `tiny` (helps in 1). **Nowhere shown to help:** AT and LD.' in avoid
@@ -946,6 +941,9 @@ def test_settings_with_few_methods_have_a_table_of_their_own(records):
     assert 'tuned in 2 of 2 settings.' in choice_section({'tiny': records, 'gfl': tuned})
     same = [r | dict(pair=dict(r['pair'], title='GFL R18 to R8')) for r in records]
     assert 'Other pairs' not in readme_section({'tiny': same, 'gfl': gfl}), 'they are no others'
+    plan = dict(methods=['ld', 'fgd', 'kd'], seeds=[0, 1, 2], factors=[], self_distilled=None)
+    small = readme_section({'tiny': records, 'gfl': [r | dict(plan=plan) for r in gfl]}).split('**Other pairs**')[1]
+    assert row_of(small, 'GFL')[4] == '1 of 1 (3 planned)'
 
 
 def small(name: str, *runs_: dict) -> list[dict]:
@@ -1000,7 +998,7 @@ def test_counts_are_over_all_settings_where_a_method_ran(records):
         return sentence(text, 'Over all') if 'Over all' in text else ''
 
     # The gap is 10 points: 50, 20 and -10 % of it are 20 % on average.
-    said = '**Over all 4 settings:** LD helps in 2 of 3 that it ran in (20 % of the gap, mean over the 3).'
+    said = '**Over all 4 settings:** LD helps in 2 of 3 that it ran in (20 % of the gap, mean of all 3).'
     assert said in over_all(0.05, 0.02, -0.01)
     assert 'LD helps in 0 of 3 that it ran in (-20 %' in over_all(-0.01, -0.02, -0.03)
     assert over_all(0.05, 0.02) == '', 'two settings are too few'
@@ -1015,7 +1013,7 @@ def test_counts_are_over_all_settings_where_a_method_ran(records):
     worse = of(0, 0.02)
     worse[0] = worse[0] | dict(metrics=dict(mAP=0.3))
     text = choice_section({'tiny': records, 'ld0': worse} | {f'ld{number}': of(number, 0.02) for number in (1, 2)})
-    assert 'LD helps in 3 of 3 that it ran in (20 % of the gap, mean over those with a better teacher)' in text
+    assert 'LD helps in 3 of 3 that it ran in (20 % of the gap, mean of those with a better teacher)' in text
 
 
 def test_settings_where_nothing_helps_are_named_in_one_breath(records):
@@ -1060,7 +1058,7 @@ def test_choice_of_many_settings_counts_them():
     assert 'Clearly above every other method in 5 of 5.' in best and 'settings: `s0`.' in sentence(
         text, 'Nothing helps'
     )
-    assert sentence(text, 'Class scores only').endswith('KD † +3.0 ± 0.1 on `s2`; none helps in 5 settings.')
+    assert sentence(text, 'Class scores only').endswith('KD † +3.0 ± 0.1 on `s2`; none helps in 5 settings (KD only).')
     longer = {
         name: mine + [r | dict(setting=name) for r in runs('plain_longer', (0.03,) * 3, steps=200)]
         for name, mine in settings.items()
@@ -1074,7 +1072,7 @@ def test_choice_of_many_settings_counts_them():
         'First train the plain student longer:** it helps in 4 of 5 settings, closing 20 % of the gap on average'
         in lead
     )
-    assert '; of 10 rows that take no longer, 3 gain more than it, 3 clearly.' in lead
+    assert '; of 10 rows that take no longer, 3 gain more, 3 clearly.' in lead
 
 
 @pytest.mark.parametrize('first, gain', (('PKD', 0.04), ('FGD', 0.02)))
@@ -1181,6 +1179,50 @@ def test_what_students_inherit_is_said():
     assert 'FGD +3.0 ± 0.1 on `heads`.' in line and '`own`' not in line
     for every in ({'heads': heads}, {'own': own}):
         assert 'Students that inherit' not in choice_section(every)
+
+
+def test_of_many_settings_those_where_none_helps_are_counted_where_students_are_as_long_as_teachers():
+    def setting(i: int, gain: float) -> list[dict]:
+        records = base() + runs('fgd/x1', (gain, gain + 0.001, gain))
+        return [r | dict(setting=f's{i}') | (dict(steps=100) if r['kind'] == 'teacher' else {}) for r in records]
+
+    settings = {f's{i}': setting(i, gain) for i, gain in enumerate((0.01, 0.02, 0.03, 0.04, 0.0, 0.0))}
+    settings['short'] = [r | (dict(steps=300) if r['kind'] == 'teacher' else {}) for r in setting(9, 0.05)]
+    settings['short'] = [r | dict(setting='short') for r in settings['short']]
+    line = sentence(choice_section(settings), 'Students as long as the teacher')
+    assert line.endswith('FGD in 4 settings (+1.0 ± 0.1 on `s0` to +4.0 ± 0.1 on `s3`); none in 2.')
+
+
+def test_most_rows_beside_the_longer_run_may_be_of_one_setting():
+    few = base() + runs('plain_longer', (0.03,) * 3, steps=200) + runs('fgd/x1', (0.01,) * 3)
+    names = ('at', 'kd', 'fgd')
+    many = base() + runs('plain_longer', (0.03,) * 3, steps=200)
+    many = [r | dict(setting='many') for r in many + [r for m in names for r in runs(f'{m}/x1', (0.02,) * 3)]]
+    lead = choice_section({'tiny': few, 'many': many}).splitlines()[0]
+    assert '; of 4 rows that take no longer (3 of `many`), 0 gain more, 0 clearly.' in lead
+    assert '; of 3 methods that take no longer, 0 gain more' in choice_section({'many': many}).splitlines()[0]
+
+
+def test_a_difference_that_is_rounded_to_zero_keeps_its_sign():
+    below = base() + runs('fgd/x1', (-0.0004, 0.0, 0.0)) + runs('at/x1', (0.0,) * 3)
+    text = report_setting(below).markdown()
+    assert row_of(text, 'FGD')[2].startswith('-0.0 [') and row_of(text, 'AT †')[2].startswith('+0.0 [')
+
+
+def test_readme_says_how_many_rows_stay_after_many_comparisons(records):
+    # FGD's p is 0.0092 (t 10.4 of 2 degrees of freedom), which times three methods is below 0.05; of the other
+    # setting's two each has 0.035 (t 5.2), which times two is not.
+    two = base() + runs('fgd/x1', (0.02, 0.03, 0.04)) + runs('at/x1', (0.02, 0.04, 0.03))
+    two = [r | dict(setting='two') for r in two]
+    assert readme_section({'tiny': records}).endswith(
+        'Many comparisons: of all rows 1 are above zero with their interval, each by itself, and 1 after Holm’s '
+        'correction for the methods of the setting.'
+    )
+    assert readme_section({'tiny': records, 'two': two}).endswith(
+        'of all rows 3 are above zero with their interval, each by itself, and 1 after Holm’s correction for the '
+        'methods of each of the 2 settings; none of those of `two` (2).'
+    )
+    assert 'Many comparisons' not in readme_section({'none': [r | dict(setting='none') for r in base()]})
 
 
 def test_choice_never_names_what_does_not_gain():
