@@ -552,7 +552,7 @@ def _over_all(settings: Mapping[str, SettingFigures]) -> str:
     whole = all(len(shares[title]) == len(ran[title]) for title in order)
     parts[0] = (
         f'{first} helps in {sum(ran[first])} of {count} that it ran in ({say.share(mean[first])} of the gap, mean '
-        f'of {f"all {count}" if whole else "those with a better teacher"})'
+        f'of {count if whole else "those with a better teacher"})'
     )
     rest = [f'{len(parts) - _MOST_COUNTED} more in no more'] if len(parts) > _MOST_COUNTED else []
     return f'**Over all {len(settings)} settings:** {"; ".join(parts[:_MOST_COUNTED] + rest)}.'

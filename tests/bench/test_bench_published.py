@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
+from kd_det.bench.figures import collect
 from kd_det.bench.ledger import read_records
 from kd_det.bench.publish import MARKS, publish
 
@@ -47,3 +50,18 @@ def test_choice_is_one_screen():
     begin, end = MARKS['choice']
     words = (ROOT / 'README.md').read_text().split(begin)[1].split(end)[0].split()
     assert len(words) < 400
+
+
+def test_the_note_has_the_figures_of_the_seeds_that_were_added():
+    """Seeds 5 to 9 by themselves: gains, half widths of their intervals and shares of the gap, as the note has them."""
+    name = 'bccd_cpu_hetero_half_long'
+    note = json.loads((RESULTS / 'bench_notes.json').read_text())[name]
+    records = [r for path in RESULTS.glob('bench_*.jsonl') for r in read_records(path) if r['setting'] == name]
+    figures = collect([r for r in records if r['kind'] != 'student' or r['seed'] in range(5, 10)])
+    assert figures.basis == 'tuned' and len(figures.rows) == 5
+    for row in figures.rows:
+        gain, share = row.tuned.gain, f'{100 * row.tuned.share:.0f} %'
+        assert gain.seeds == (5, 6, 7, 8, 9)
+        title = row.method.title.split(' (')[0].replace('normalised', 'on normalised maps')
+        said = rf'{title} at \+{100 * gain.mean:.1f} ± {100 * gain.half:.1f} \({share}\)'
+        assert re.search(said, note), said

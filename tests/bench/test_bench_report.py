@@ -998,7 +998,7 @@ def test_counts_are_over_all_settings_where_a_method_ran(records):
         return sentence(text, 'Over all') if 'Over all' in text else ''
 
     # The gap is 10 points: 50, 20 and -10 % of it are 20 % on average.
-    said = '**Over all 4 settings:** LD helps in 2 of 3 that it ran in (20 % of the gap, mean of all 3).'
+    said = '**Over all 4 settings:** LD helps in 2 of 3 that it ran in (20 % of the gap, mean of 3).'
     assert said in over_all(0.05, 0.02, -0.01)
     assert 'LD helps in 0 of 3 that it ran in (-20 %' in over_all(-0.01, -0.02, -0.03)
     assert over_all(0.05, 0.02) == '', 'two settings are too few'
