@@ -23,8 +23,12 @@ Records = Mapping[str, Sequence[Mapping]]
 _MOST_SETTINGS, _MOST_ROWS = 3, 16
 #: Rows of a small setting; methods that are counted over all settings; ties by name; names in a list without figures.
 _MOST_SMALL, _MOST_COUNTED, _MOST_TIES, _MOST_LISTED = 3, 5, 2, 8
+#: Rows below zero that are named, and methods that nowhere help.
+_MOST_AVOIDED, _MOST_DOUBTFUL = 3, 6
 #: Methods by name where it is counted in how many settings each answers, or where these are all that ran.
 _MOST_FIRST = 2
+#: Of more than this share of the rows it is said that they are of one setting.
+_MOSTLY = 2 / 3
 #: Another method is cheaper if it saves so much of the plain student's time.
 _CHEAPER = 0.05
 #: Counts over settings are of methods that ran in as many at least, and in a third of them.
@@ -71,8 +75,10 @@ def readme_section(records_by_setting: Records) -> str:
     """The README's table: methods in rows, settings in columns, the method's gain in cells.
 
     A column is tuned if all its methods are, else all of it has published weights. Settings with few methods have a
-    table of their own below, with the best three of each. Of many methods those that are nowhere clear of zero and ran
-    in few settings are named in a sentence.
+    table of their own below, with the best three of each, how many are shown to help, of how many that ran, and how
+    many were planned, where these are more. Last comes how many gains stay above zero after Holm's correction
+    within their setting. Of many methods those that are nowhere clear of zero and ran in few settings are named in
+    a sentence.
 
     Args:
         records_by_setting: Setting → its records.
@@ -138,21 +144,22 @@ def _as_above(settings: Mapping[str, SettingFigures]) -> bool:
 
 
 def _after_holm(settings: Mapping[str, SettingFigures]) -> str:
-    """How many rows that are above zero by themselves stay so, counted as one of several comparisons."""
-    helping, staying = {}, {}
+    """How many gains are above zero by themselves, and how many of them as one of several in their setting."""
+    tried, helping, staying = {}, {}, {}
     for name, figures in settings.items():
-        columns = [column for _, column in _compared(figures).values() if column.gain.half is not None]
+        columns = [c for _, c in _compared(figures).values() if len(c.gain.seeds) >= ENOUGH_SEEDS]
         stays = holm([column.gain.p for column in columns])
+        tried[name] = len(columns)
         helping[name] = sum(column.verdict == 'helps' for column in columns)
         staying[name] = sum(stay and column.gain.mean > 0 for column, stay in zip(columns, stays))
     if not sum(helping.values()):
         return ''
+    where = f'each of the {sum(map(bool, tried.values()))} settings' if len(settings) > 1 else 'the setting'
     none = [f'`{name}` ({count})' for name, count in helping.items() if count and not staying[name]]
-    where = 'the setting' if len(settings) == 1 else f'each of the {len(settings)} settings'
     return (
-        f'Many comparisons: of all rows {sum(helping.values())} are above zero with their interval, each by itself, '
-        f'and {sum(staying.values())} after Holm’s correction for the methods of {where}'
-        + (f'; none of those of {say.enumerate_names(none)}' if none else '')
+        f'Many comparisons: of {sum(tried.values())}, each of a method in a setting, {sum(helping.values())} are above '
+        f'zero with their interval by themselves, {sum(staying.values())} after Holm’s correction within {where}'
+        + (f'; none is left on {say.few(none)}' if none else '')
         + '.'
     )
 
@@ -230,8 +237,8 @@ def _small_table(settings: Mapping[str, SettingFigures]) -> list[str]:
     names = ['', 'teacher', 'plain student', 'weights', 'shown to help', 'method', 'minus plain', 'gap closed']
     mark = '; †: the weight that counts as published is that of this repository’s fragment' if ours else ''
     note = (
-        f'Of each pair the {_MOST_SMALL} methods of the largest gain at most; shown to help: of all its methods that '
-        f'ran those with all planned seeds, {ENOUGH_SEEDS} at least, and an interval above zero. All rows are in the '
+        f'Of each pair the {_MOST_SMALL} methods of the largest gain at most; shown to help: of its methods that ran, '
+        f'those with all planned seeds, {ENOUGH_SEEDS} at least, and an interval above zero. All rows are in the '
         'reports.'
     )
     return [f'**Other pairs** (95 % intervals{mark}):', markdown_table(names, rows), note]
@@ -379,10 +386,13 @@ class _Question:
     rank: Callable[[Column], float | None] = lambda column: column.gain.mean
     timed: bool = False
 
+    def rows(self, figures: SettingFigures) -> list[MethodRow]:
+        """The rows that are asked."""
+        return [row for row in figures.rows if self.families is None or row.method.family in self.families]
+
     def known(self, figures: SettingFigures) -> list[_Row]:
         """The rows that are asked and have all planned seeds, with the column that counts."""
-        rows = [row for row in figures.rows if self.families is None or row.method.family in self.families]
-        known = [(row, figures.pick(row)) for row in rows]
+        known = [(row, figures.pick(row)) for row in self.rows(figures)]
         return [(row, column) for row, column in known if figures.ready(column)]
 
     def best(self, settings: Mapping[str, SettingFigures]) -> dict[str, _Row]:
@@ -398,9 +408,10 @@ class _Question:
         return found
 
     def few(self, settings: Mapping[str, SettingFigures]) -> str:
-        """The methods that are asked in settings, by name, where these are few; else nothing."""
-        titles = dict.fromkeys(row.method.title for f in settings.values() for row, _ in self.known(f))
-        return say.enumerate_names(list(titles)) if 0 < len(titles) <= _MOST_FIRST else ''
+        """The methods that were asked, by name, where these are few and the same in all settings; else nothing."""
+        asked = {frozenset(row.method.title for row in self.rows(f) if f.pick(row)) for f in settings.values()}
+        titles = sorted(asked.pop()) if len(asked) == 1 else []
+        return say.enumerate_names(titles) if 0 < len(titles) <= _MOST_FIRST else ''
 
     def none(self, settings: Mapping[str, SettingFigures]) -> dict[str, _Row]:
         """Setting → the row of the largest mean, where methods have all planned seeds and none is shown to help."""
@@ -596,7 +607,7 @@ def _without_teacher(settings: Mapping[str, SettingFigures]) -> str:
         beside = {name: settings[name].beside_longer() or [] for name in columns}
         every = [difference for differences in beside.values() for difference in differences]
         most = max(beside, key=lambda name: len(beside[name]))
-        where = f'{len(beside[most])} of `{most}`' if 2 * len(every) < 3 * len(beside[most]) < 3 * len(every) else ''
+        where = f'{len(beside[most])} of `{most}`' if _MOSTLY < len(beside[most]) / max(len(every), 1) < 1 else ''
         parts.append(f'{text}; {say.beside(every, "rows" if len(columns) > 1 else "methods", where)}.')
     long = _gains(settings, lambda figures: figures.as_teacher)
     above = {name: _above_all(settings[name], column) for name, column in long.items()}
@@ -604,7 +615,7 @@ def _without_teacher(settings: Mapping[str, SettingFigures]) -> str:
     if known:
         costs = sorted({say.ratio(long[name].cost) for name in known}, key=float)
         single = sum(len(long[name].values) == 1 for name in known)
-        seeds = f', of one seed in {single}' if single else ''
+        seeds = f' ({single} with one seed)' if single else ''
         parts.append(
             f'As long as the teacher (×{" to ×".join(dict.fromkeys([costs[0], costs[-1]]))}) its mean is '
             f'highest in {sum(above[name] for name in known)} of {len(known)} settings{seeds}.'
@@ -662,9 +673,9 @@ def _not_helping(settings: Mapping[str, SettingFigures]) -> str:
     names = sorted(doubtful, key=lambda title: -doubtful[title])
     counts = [f' ({doubtful[title]}{"" if i else " settings"})' for i, title in enumerate(names)]
     known = [title + (count if doubtful[title] > 1 else '') for title, count in zip(names, counts)]
-    parts = [f'**Avoid**, below zero: {say.few([text for *_, text in sorted(avoid)])}.'] if avoid else []
+    parts = [f'**Avoid**, below zero: {say.few([text for *_, text in sorted(avoid)], _MOST_AVOIDED)}.'] if avoid else []
     if known:
-        parts.append(f'**Nowhere shown to help:** {say.few(known, _MOST_LISTED)}.')
+        parts.append(f'**Nowhere shown to help:** {say.few(known, _MOST_DOUBTFUL)}.')
     return ' '.join(parts)
 
 

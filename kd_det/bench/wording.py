@@ -36,7 +36,12 @@ def percent(value: float | Spread | None) -> str:
 
 def signed(value: float) -> str:
     """0.0123 → ``+1.2``; zero has a plus, and what is rounded to it its own sign."""
-    return f'{100 * value + 0.0:+.1f}'
+    return f'{_points(value):+.1f}'
+
+
+def _points(value: float) -> float:
+    """Per cent; what is left of a sum of zero, as -1e-16 is, is zero, and zero has no sign."""
+    return round(100 * value, 9) + 0.0
 
 
 def _seeds(count: int) -> str:
@@ -84,7 +89,7 @@ def beside(differences: Sequence[Difference], what: str = 'methods', where: str 
 
 def share(value: float | None) -> str:
     """0.544 → ``54 %``."""
-    return NOTHING if value is None else f'{100 * value:.0f} %'
+    return NOTHING if value is None else f'{_points(value):.0f} %'
 
 
 def ratio(value: float | None) -> str:

@@ -14,6 +14,7 @@ from kd_det.bench.figures import collect
 from kd_det.bench.plots import pareto_front, place_labels, plot_gains, plot_pareto
 from kd_det.bench.publish import NOTES, REASONS, write_reports
 from kd_det.bench.report import choice_section, readme_section, report_setting, write_report
+from kd_det.bench.wording import share, signed
 from kd_det.errors import DataError
 
 PLAIN = {0: 0.40, 1: 0.42, 2: 0.44}
@@ -479,11 +480,11 @@ def test_a_teacher_that_trained_longer_is_named(records):
     choice = choice_section({'tiny': records + alone})
     # FGD gains 5 points with the only seed that the plain student of 6 points has.
     assert (
-        'As long as the teacher (×5.00) its mean is highest in 1 of 1 settings, of one seed in 1.'
+        'As long as the teacher (×5.00) its mean is highest in 1 of 1 settings (1 with one seed).'
         in choice.splitlines()[0]
     )
     less = records + runs('plain_as_teacher', (0.045,), steps=500, data='long')
-    assert 'its mean is highest in 0 of 1 settings, of one seed in 1.' in choice_section({'tiny': less})
+    assert 'its mean is highest in 0 of 1 settings (1 with one seed).' in choice_section({'tiny': less})
     only = [r for r in records + alone if r['role'] != 'plain_longer']
     assert 'As long as the teacher (×5.00)' in sentence(choice_section({'tiny': only}), 'Without a teacher')
     assert 'all teachers trained longer.' in choice and 'trained longer' not in choice_section({'tiny': short})
@@ -1193,6 +1194,24 @@ def test_of_many_settings_those_where_none_helps_are_counted_where_students_are_
     assert line.endswith('FGD in 4 settings (+1.0 ± 0.1 on `s0` to +4.0 ± 0.1 on `s3`); none in 2.')
 
 
+def test_few_methods_are_named_where_the_same_few_ran_in_all_settings():
+    def setting(name: str, *methods: str, seeds=(0, 1, 2)) -> list[dict]:
+        zero = [r for method in methods for r in runs(f'{method}/x1', (0.0,) * 3)]
+        records = base() + runs('fgd/x1', (0.02,) * 3) + zero + runs('qfl/x1', (0.0,) * len(seeds), seeds=seeds)
+        return [r | dict(setting=name) for r in records]
+
+    def line(*settings: list[dict]) -> str:
+        return sentence(choice_section({s[0]['setting']: s for s in settings}), 'Class scores only')
+
+    other = setting('other', 'kd', seeds=())
+    helped = [r | dict(setting='helped') for r in base() + runs('kd/x1', (0.03,) * 3)]
+    assert line(helped, other, setting('a', 'kd', seeds=())).endswith('none helps on `other` and `a` (KD only).')
+    assert line(helped, other, setting('a', seeds=(0, 1, 2))).endswith('none helps on `other` and `a`.')
+    assert line(helped, setting('a', 'kd')).endswith('none helps on `a` (KD and QFL only).')
+    assert line(helped, setting('a', 'kd', seeds=(0, 1))).endswith('none helps on `a` (KD and QFL only).')
+    assert line(helped, setting('a', 'kd', 'dkd')).endswith('none helps on `a`.')
+
+
 def test_most_rows_beside_the_longer_run_may_be_of_one_setting():
     few = base() + runs('plain_longer', (0.03,) * 3, steps=200) + runs('fgd/x1', (0.01,) * 3)
     names = ('at', 'kd', 'fgd')
@@ -1204,9 +1223,12 @@ def test_most_rows_beside_the_longer_run_may_be_of_one_setting():
 
 
 def test_a_difference_that_is_rounded_to_zero_keeps_its_sign():
-    below = base() + runs('fgd/x1', (-0.0004, 0.0, 0.0)) + runs('at/x1', (0.0,) * 3)
+    below = base() + runs('fgd/x1', (-0.0004, 0.0, 0.0)) + runs('at/x1', (0.1, -0.03, -0.07))
     text = report_setting(below).markdown()
     assert row_of(text, 'FGD')[2].startswith('-0.0 [') and row_of(text, 'AT †')[2].startswith('+0.0 [')
+    for left in (0.0, -0.0, -1e-17, 1e-17):
+        assert signed(left) == '+0.0' and share(left) == '0 %'
+    assert signed(-0.0004) == '-0.0' and signed(0.0004) == '+0.0' and share(-0.004) == '-0 %'
 
 
 def test_readme_says_how_many_rows_stay_after_many_comparisons(records):
@@ -1215,13 +1237,15 @@ def test_readme_says_how_many_rows_stay_after_many_comparisons(records):
     two = base() + runs('fgd/x1', (0.02, 0.03, 0.04)) + runs('at/x1', (0.02, 0.04, 0.03))
     two = [r | dict(setting='two') for r in two]
     assert readme_section({'tiny': records}).endswith(
-        'Many comparisons: of all rows 1 are above zero with their interval, each by itself, and 1 after Holm’s '
-        'correction for the methods of the setting.'
+        'Many comparisons: of 3, each of a method in a setting, 1 are above zero with their interval by themselves, 1 '
+        'after Holm’s correction within the setting.'
     )
     assert readme_section({'tiny': records, 'two': two}).endswith(
-        'of all rows 3 are above zero with their interval, each by itself, and 1 after Holm’s correction for the '
-        'methods of each of the 2 settings; none of those of `two` (2).'
+        'of 5, each of a method in a setting, 3 are above zero with their interval by themselves, 1 after Holm’s '
+        'correction within each of the 2 settings; none is left on `two` (2).'
     )
+    few = base() + runs('fgd/x1', (0.02, 0.021), seeds=(0, 1))
+    assert 'Many comparisons' not in readme_section({'tiny': few}), 'of two seeds no interval is shown'
     assert 'Many comparisons' not in readme_section({'none': [r | dict(setting='none') for r in base()]})
 
 
