@@ -23,6 +23,8 @@ __all__ = [
 
 #: In a cell without a figure.
 NOTHING = '–'
+#: Less is zero: figures have three decimals.
+_NOTHING_LEFT = 1e-9
 
 
 def percent(value: float | Spread | None) -> str:
@@ -41,7 +43,7 @@ def signed(value: float) -> str:
 
 def _points(value: float) -> float:
     """Per cent; what is left of a sum of zero, as -1e-16 is, is zero, and zero has no sign."""
-    return round(100 * value, 9) + 0.0
+    return 0.0 if abs(value) < _NOTHING_LEFT else 100 * value
 
 
 def _seeds(count: int) -> str:
