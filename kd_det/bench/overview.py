@@ -24,7 +24,7 @@ _MOST_SETTINGS, _MOST_ROWS = 3, 16
 #: Rows of a small setting; methods that are counted over all settings; ties by name; names in a list without figures.
 _MOST_SMALL, _MOST_COUNTED, _MOST_TIES, _MOST_LISTED = 3, 5, 2, 8
 #: Rows below zero that are named, and methods that nowhere help.
-_MOST_AVOIDED, _MOST_DOUBTFUL = 3, 6
+_MOST_AVOIDED, _MOST_DOUBTFUL = 3, 4
 #: Methods by name where it is counted in how many settings each answers, or where these are all that ran.
 _MOST_FIRST = 2
 #: Of more than this share of the rows it is said that they are of one setting.
@@ -562,7 +562,7 @@ def _over_all(settings: Mapping[str, SettingFigures]) -> str:
     first, count = order[0], len(ran[order[0]])
     whole = all(len(shares[title]) == len(ran[title]) for title in order)
     parts[0] = (
-        f'{first} helps in {sum(ran[first])} of {count} that it ran in ({say.share(mean[first])} of the gap, mean '
+        f'{first} helps in {sum(ran[first])} of {count} it ran in ({say.share(mean[first])} of the gap, mean '
         f'of {count if whole else "those with a better teacher"})'
     )
     rest = [f'{len(parts) - _MOST_COUNTED} more in no more'] if len(parts) > _MOST_COUNTED else []

@@ -999,13 +999,13 @@ def test_counts_are_over_all_settings_where_a_method_ran(records):
         return sentence(text, 'Over all') if 'Over all' in text else ''
 
     # The gap is 10 points: 50, 20 and -10 % of it are 20 % on average.
-    said = '**Over all 4 settings:** LD helps in 2 of 3 that it ran in (20 % of the gap, mean of 3).'
+    said = '**Over all 4 settings:** LD helps in 2 of 3 it ran in (20 % of the gap, mean of 3).'
     assert said in over_all(0.05, 0.02, -0.01)
-    assert 'LD helps in 0 of 3 that it ran in (-20 %' in over_all(-0.01, -0.02, -0.03)
+    assert 'LD helps in 0 of 3 it ran in (-20 %' in over_all(-0.01, -0.02, -0.03)
     assert over_all(0.05, 0.02) == '', 'two settings are too few'
     lacking = {f'ld{number}': of(number, 0.02) for number in range(4)}
     lacking['ld3'] = [r for r in lacking['ld3'] if r['cell'] != 'ld/x1/seed2']
-    assert 'LD helps in 3 of 3 that it ran in (20 %' in choice_section({'tiny': records} | lacking), 'a seed is missing'
+    assert 'LD helps in 3 of 3 it ran in (20 %' in choice_section({'tiny': records} | lacking), 'a seed is missing'
     pkd = [small(f'pkd{number}', *runs('pkd/x1', (0.01,) * 3)) for number in range(3)]
     text = choice_section(
         {'tiny': records} | {f'ld{n}': of(n, 0.02) for n in range(6)} | {f'p{n}': r for n, r in enumerate(pkd)}
@@ -1014,7 +1014,7 @@ def test_counts_are_over_all_settings_where_a_method_ran(records):
     worse = of(0, 0.02)
     worse[0] = worse[0] | dict(metrics=dict(mAP=0.3))
     text = choice_section({'tiny': records, 'ld0': worse} | {f'ld{number}': of(number, 0.02) for number in (1, 2)})
-    assert 'LD helps in 3 of 3 that it ran in (20 % of the gap, mean of those with a better teacher)' in text
+    assert 'LD helps in 3 of 3 it ran in (20 % of the gap, mean of those with a better teacher)' in text
 
 
 def test_settings_where_nothing_helps_are_named_in_one_breath(records):
