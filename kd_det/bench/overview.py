@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from kd_det.bench import wording as say
 from kd_det.bench.catalogue import Method
 from kd_det.bench.figures import ENOUGH_SEEDS, Column, MethodRow, SettingFigures, collect, level_with
-from kd_det.bench.statistics import holm, paired_difference
+from kd_det.bench.statistics import above_after_holm, paired_difference
 from kd_det.visualization import markdown_table
 
 __all__ = ['choice_section', 'readme_section']
@@ -148,10 +148,9 @@ def _after_holm(settings: Mapping[str, SettingFigures]) -> str:
     tried, helping, staying = {}, {}, {}
     for name, figures in settings.items():
         columns = [c for _, c in _compared(figures).values() if len(c.gain.seeds) >= ENOUGH_SEEDS]
-        stays = holm([column.gain.p for column in columns])
         tried[name] = len(columns)
         helping[name] = sum(column.verdict == 'helps' for column in columns)
-        staying[name] = sum(stay and column.gain.mean > 0 for column, stay in zip(columns, stays))
+        staying[name] = sum(above_after_holm([column.gain for column in columns]))
     if not sum(helping.values()):
         return ''
     where = f'each of the {sum(map(bool, tried.values()))} settings' if len(settings) > 1 else 'the setting'
@@ -225,8 +224,8 @@ def _small_table(settings: Mapping[str, SettingFigures]) -> list[str]:
         compared = list(_compared(figures).values())
         helping = sum(_helps(figures, column) for _, column in compared)
         head = [title, say.percent(figures.teachers.get('trained')), plain, figures.basis]
-        planned = max(figures.planned or 0, len(compared))
-        head.append(f'{helping} of {len(compared)}' + (f' ({planned} planned)' if planned > len(compared) else ''))
+        ran, planned = len(compared), figures.planned or 0
+        head.append(f'{helping} of {ran}' + (f' ({planned} planned)' if planned > ran else ''))
         for row, column in compared[:_MOST_SMALL]:
             mine = row.method.weights_are == 'ours'
             title, ours = row.method.title + (' †' if mine else ''), ours or mine

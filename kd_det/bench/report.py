@@ -17,7 +17,7 @@ from kd_det.bench.catalogue import method_or_new
 from kd_det.bench.figures import ENOUGH_SEEDS, Column, MethodRow, SettingFigures, collect, level_with
 from kd_det.bench.overview import choice_section, readme_section
 from kd_det.bench.plots import plot_gains, plot_pareto
-from kd_det.bench.statistics import Difference, holm
+from kd_det.bench.statistics import Difference, above_after_holm
 from kd_det.checkpoint import atomic_path
 from kd_det.visualization import markdown_table
 
@@ -577,8 +577,8 @@ def _count(columns: Sequence[tuple[MethodRow, Column | None]], figures: SettingF
     else:
         possible = found['of'] - len(final)
         found['enough_help'] = None if not judged or possible >= HELP_BAR * found['of'] else False
-    stays = holm([column.gain.p for _, column in judged])
-    found['after_holm'] = [row.method.name for (row, c), stay in zip(judged, stays) if stay and c.gain.mean > 0]
+    above = above_after_holm([column.gain for _, column in judged])
+    found['after_holm'] = [row.method.name for (row, _), stays in zip(judged, above) if stays]
     best = max(
         (pair for pair in judged or known if pair[1].share is not None), key=lambda pair: pair[1].share, default=None
     )

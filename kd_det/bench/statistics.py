@@ -13,6 +13,7 @@ __all__ = [
     'ENOUGH_SEEDS',
     'Difference',
     'Spread',
+    'above_after_holm',
     'check_fairness',
     'choose_factor',
     'gap_share',
@@ -132,6 +133,11 @@ def holm(p_values: Sequence[float], level: float = 0.05) -> list[bool]:
             break
         stays[i] = True
     return stays
+
+
+def above_after_holm(gains: Sequence[Difference]) -> list[bool]:
+    """Which of several gains, of two seeds at least, stay above zero after Holm's correction (:func:`holm`)."""
+    return [stays and gain.mean > 0 for gain, stays in zip(gains, holm([gain.p for gain in gains]))]
 
 
 def verdict(low: float | None, high: float | None) -> str:

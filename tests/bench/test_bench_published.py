@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from pathlib import Path
 
 import pytest
 
+from kd_det.bench import wording as say
 from kd_det.bench.figures import collect
 from kd_det.bench.ledger import read_records
 from kd_det.bench.publish import MARKS, publish
@@ -60,8 +60,8 @@ def test_the_note_has_the_figures_of_the_seeds_that_were_added():
     figures = collect([r for r in records if r['kind'] != 'student' or r['seed'] in range(5, 10)])
     assert figures.basis == 'tuned' and len(figures.rows) == 5
     for row in figures.rows:
-        gain, share = row.tuned.gain, f'{100 * row.tuned.share:.0f} %'
+        gain, share = row.tuned.gain, say.share(row.tuned.share)
         assert gain.seeds == (5, 6, 7, 8, 9)
         title = row.method.title.split(' (')[0].replace('normalised', 'on normalised maps')
-        said = rf'{title} at \+{100 * gain.mean:.1f} ± {100 * gain.half:.1f} \({share}\)'
-        assert re.search(said, note), said
+        said = f'{title} at {say.signed(gain.mean)} ± {100 * gain.half:.1f} ({share})'
+        assert said in note, said
